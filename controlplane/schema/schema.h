@@ -19,9 +19,18 @@ enum th_ftype {
     TH_F_MICROTIME,
     TH_F_DURATION,  /* metav1.Duration, "1h0m0s" */
     TH_F_RAW,       /* any JSON value: RawExtension, JSON, FieldsV1 */
-    TH_F_STRUCT     /* sub is set */
+    TH_F_STRUCT,    /* sub is set */
+    /* JSONSchemaProps' unions; sub is JSONSchemaProps: */
+    TH_F_SCHEMA_OR_LIST,   /* an object or an array of objects */
+    TH_F_SCHEMA_OR_BOOL,   /* an object or a boolean */
+    TH_F_SCHEMA_OR_STRINGS /* an object or an array of strings */
 };
-enum th_shape { TH_SHAPE_ONE, TH_SHAPE_LIST, TH_SHAPE_MAP }; /* of `type`; maps have string keys */
+enum th_shape { /* of `type`; maps have string keys */
+    TH_SHAPE_ONE,
+    TH_SHAPE_LIST,
+    TH_SHAPE_MAP,
+    TH_SHAPE_MAP_LIST /* a map of lists: UserInfo.extra */
+};
 enum th_topology { TH_TOPO_GRANULAR, TH_TOPO_ATOMIC, TH_TOPO_SET, TH_TOPO_MAP }; /* list type / map type */
 
 #define TH_FF_REQUIRED 1u  /* OpenAPI "required" */
@@ -29,7 +38,7 @@ enum th_topology { TH_TOPO_GRANULAR, TH_TOPO_ATOMIC, TH_TOPO_SET, TH_TOPO_MAP };
 #define TH_FF_OMITZERO 4u
 #define TH_FF_POINTER 8u
 #define TH_FF_OPEN_ENUM 16u /* enum values are known constants, others are allowed */
-#define TH_FF_INLINE 32u
+#define TH_FF_INLINE 32u    /* kind and apiVersion of TypeMeta: not in protobuf */
 #define TH_PATCH_MERGE 1u
 #define TH_PATCH_REPLACE 2u
 #define TH_PATCH_RETAIN_KEYS 4u
@@ -48,6 +57,8 @@ struct th_field {
     uint8_t topology;          /* enum th_topology */
     uint8_t patch;             /* TH_PATCH_* */
     uint16_t flags;            /* TH_FF_* */
+    const char *go;            /* Go's name of the type where it is not the obvious one, or NULL */
+    const char *doc;           /* one sentence, or NULL */
 };
 struct th_type {
     const char *name; /* "core.v1.PodSpec"; OpenAPI name "io.k8s.api.core.v1.PodSpec" via th_type_openapi_name */
@@ -56,6 +67,7 @@ struct th_type {
     uint8_t flags; /* TH_TF_* */
     const struct th_field *const *by_name; /* sorted by name, for binary search */
     const struct th_field *any; /* additionalProperties / preserve-unknown: not NULL for CRDs */
+    const char *doc;            /* one sentence, or NULL */
 };
 #define TH_TF_ATOMIC 1u      /* struct type: atomic */
 #define TH_TF_PRESERVE 2u    /* unknown fields are kept */
@@ -72,6 +84,9 @@ struct th_kind {
 const struct th_kind *th_kind_find(const char *group, const char *version, const char *kind);
 const struct th_kind *th_kind_at(size_t i); /* enumerates; NULL past the end */
 const struct th_type *th_type_find(const char *name);
+const struct th_type *th_type_at(size_t i); /* enumerates, sorted by name; NULL past the end */
+/* "io.k8s.api.core.v1.PodSpec" for "core.v1.PodSpec"; the caller frees. */
+char *th_type_openapi_name(const struct th_type *t);
 const struct th_field *th_type_field(const struct th_type *t, const char *json_name);
 /* Field at a dotted path without indexes ("spec.template.spec"); NULL when there is none. */
 const struct th_field *th_type_path(const struct th_type *t, const char *path);

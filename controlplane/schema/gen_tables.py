@@ -1,0 +1,253 @@
+#!/usr/bin/env python3
+"""Turns schema/data/*.tsv into schema_tables.c: every built-in type and kind as constant tables.
+
+Usage: gen_tables.py OUTPUT.c SCHEMA.tsv... [--gotypes GOTYPES.tsv] [--doc DESCRIPTIONS.tsv]
+
+The input has three kinds of rows (see the first line of schema_ga.tsv): `k` a kind, `t` a type, `f`
+a field of the type above it. A kind whose group/version is "*" is served in every group and version
+that any other row names (meta's options: DeleteOptions is sent as "apps/v1", "v1", ...).
+
+The output is plain designated initializers: nothing is computed at start-up, the tables are
+read-only after relocation and safe to use from any thread. Errors in the data stop the build.
+"""
+import sys
+
+SCALARS = {
+    "s": "TH_F_STRING", "b": "TH_F_BOOL", "i32": "TH_F_INT32", "i64": "TH_F_INT64",
+    "f64": "TH_F_DOUBLE", "bytes": "TH_F_BYTES", "quantity": "TH_F_QUANTITY",
+    "intorstr": "TH_F_INTORSTR", "time": "TH_F_TIME", "microtime": "TH_F_MICROTIME",
+    "duration": "TH_F_DURATION", "raw": "TH_F_RAW", "fieldsv1": "TH_F_RAW", "anyjson": "TH_F_RAW",
+    "iface": "TH_F_RAW",
+}
+SCHEMA_TYPES = {
+    "schema|[]schema": ("TH_F_SCHEMA_OR_LIST", "TH_SHAPE_ONE"),
+    "schema|bool": ("TH_F_SCHEMA_OR_BOOL", "TH_SHAPE_ONE"),
+    "{}schema|[]s": ("TH_F_SCHEMA_OR_STRINGS", "TH_SHAPE_MAP"),
+}
+SCHEMA_SUB = "apiextensions.v1.JSONSchemaProps"
+
+
+def die(message):
+    sys.exit("gen_tables.py: " + message)
+
+
+def quote(text):
+    if text is None:
+        return "NULL"
+    out = []
+    for ch in text:
+        if ch in '"\\':
+            out.append("\\" + ch)
+        elif ch == "\n":
+            out.append("\\n")
+        elif ord(ch) < 32 or ord(ch) > 126:
+            die(f"unexpected character in {text!r}")
+        else:
+            out.append(ch)
+    return '"' + "".join(out) + '"'
+
+
+class Pool:
+    """NULL-terminated string arrays, each distinct one written once."""
+
+    def __init__(self, prefix):
+        self.prefix, self.ids, self.lines = prefix, {}, []
+
+    def get(self, strings):
+        key = tuple(strings)
+        if key not in self.ids:
+            self.ids[key] = f"{self.prefix}{len(self.ids)}"
+            body = ", ".join([quote(s) for s in key] + ["NULL"])
+            self.lines.append(f"static const char *const {self.ids[key]}[] = {{{body}}};")
+        return self.ids[key]
+
+
+def read_rows(paths):
+    kinds, types = [], {}
+    current = None
+    for path in paths:
+        with open(path, encoding="ascii") as f:
+            for number, line in enumerate(f, 1):
+                line = line.rstrip("\n")
+                if not line or line.startswith("#"):
+                    continue
+                cols = line.split("\t")
+                if cols[0] == "k":
+                    kinds.append((cols[1], cols[2], cols[3]))
+                elif cols[0] == "t":
+                    if cols[1] in types:
+                        die(f"{path}:{number}: type {cols[1]} appears twice")
+                    current = {"atomic": "atomic" in cols[2:], "fields": []}
+                    types[cols[1]] = current
+                elif cols[0] == "f":
+                    current["fields"].append((cols[1:] + [""] * 9)[:8])
+                else:
+                    die(f"{path}:{number}: unknown row {cols[0]!r}")
+    return kinds, types
+
+
+def read_pairs(path):
+    """Rows `type field text`, `field` empty for the type itself."""
+    out = {}
+    if path:
+        with open(path, encoding="utf-8") as f:
+            for line in f:
+                if line.strip() and not line.startswith("#"):
+                    cols = line.rstrip("\n").split("\t")
+                    out[(cols[0], cols[1])] = cols[2]
+    return out
+
+
+def parse_type(text, types):
+    """Returns (ftype, shape, sub type name or None)."""
+    if text in SCHEMA_TYPES:
+        ftype, shape = SCHEMA_TYPES[text]
+        return ftype, shape, SCHEMA_SUB
+    shape = "TH_SHAPE_ONE"
+    if text.startswith("{}[]"):
+        shape, text = "TH_SHAPE_MAP_LIST", text[4:]
+    elif text.startswith("{}"):
+        shape, text = "TH_SHAPE_MAP", text[2:]
+    elif text.startswith("[]"):
+        shape, text = "TH_SHAPE_LIST", text[2:]
+    if text in SCALARS:
+        return SCALARS[text], shape, None
+    if text not in types:
+        die(f"unknown type {text!r}")
+    return "TH_F_STRUCT", shape, text
+
+
+def has_type_meta(fields):
+    """TypeMeta is inlined in Go and absent from protobuf; the data lists its own numbers."""
+    return (len(fields) >= 2 and fields[0][0] == "kind" and fields[1][0] == "apiVersion"
+            and fields[0][3] == "1" and fields[1][3] == "2" and fields[0][2] == "o")
+
+
+def main(argv):
+    gotypes = docs = None
+    paths, out_path = [], None
+    i = 0
+    while i < len(argv):
+        if argv[i] == "--gotypes":
+            gotypes, i = argv[i + 1], i + 2
+        elif argv[i] == "--doc":
+            docs, i = argv[i + 1], i + 2
+        elif out_path is None:
+            out_path, i = argv[i], i + 1
+        else:
+            paths.append(argv[i])
+            i += 1
+    kinds, types = read_rows(paths)
+    gotypes, docs = read_pairs(gotypes), read_pairs(docs)
+    for key in list(gotypes) + list(docs):
+        if key[0] not in types:
+            die(f"no type {key[0]} for extra data")
+
+    names = sorted(types)
+    index = {name: n for n, name in enumerate(names)}
+    keys_pool, enum_pool = Pool("keys_"), Pool("enum_")
+    body, table = [], []
+    for name in names:
+        fields = types[name]["fields"]
+        typemeta = has_type_meta(fields)
+        rows, seen = [], set()
+        for pos, (fname, ftype, flags, pb, topo, patch, enum, dflt) in enumerate(fields):
+            if fname in seen:
+                die(f"{name}.{fname} appears twice")
+            seen.add(fname)
+            th_type, shape, sub = parse_type(ftype, types)
+            init = [f".name = {quote(fname)}", f".type = {th_type}"]
+            if shape != "TH_SHAPE_ONE":
+                init.append(f".shape = {shape}")
+            if sub:
+                init.append(f".sub = &types[{index[sub]}]")
+            if pb and not (typemeta and pos < 2):
+                init.append(f".pb = {int(pb)}")
+            c_flags = []
+            for letter in flags:
+                if letter not in "poRz":
+                    die(f"{name}.{fname}: unknown flag {letter}")
+                c_flags.append({"p": "TH_FF_POINTER", "o": "TH_FF_OMITEMPTY",
+                                "R": "TH_FF_REQUIRED", "z": "TH_FF_OMITZERO"}[letter])
+            if typemeta and pos < 2:
+                c_flags.append("TH_FF_INLINE")
+            if enum:
+                if enum[0] == "~":
+                    c_flags.append("TH_FF_OPEN_ENUM")
+                    enum = enum[1:]
+                init.append(f".enums = {enum_pool.get(enum.split('|'))}")
+            if c_flags:
+                init.append(".flags = " + " | ".join(c_flags))
+            if topo == "" and shape == "TH_SHAPE_LIST":
+                topo = "atomic"
+            if topo == "" and shape == "TH_SHAPE_ONE" and sub and types[sub]["atomic"]:
+                topo = "atomic"
+            if topo == "atomic":
+                init.append(".topology = TH_TOPO_ATOMIC")
+            elif topo == "set":
+                init.append(".topology = TH_TOPO_SET")
+            elif topo.startswith("map("):
+                init.append(".topology = TH_TOPO_MAP")
+                init.append(f".keys = {keys_pool.get(topo[4:-1].split('+'))}")
+            elif topo not in ("", "granular"):
+                die(f"{name}.{fname}: unknown topology {topo}")
+            if patch:
+                words, _, merge_key = patch.partition(":")
+                bits = [{"merge": "TH_PATCH_MERGE", "replace": "TH_PATCH_REPLACE",
+                         "retainKeys": "TH_PATCH_RETAIN_KEYS"}[w] for w in words.split(",")]
+                init.append(".patch = " + " | ".join(bits))
+                if merge_key:
+                    init.append(f".merge_key = {quote(merge_key)}")
+            if dflt:
+                init.append(f".dflt = {quote(dflt)}")
+            if (name, fname) in gotypes:
+                init.append(f".go = {quote(gotypes[(name, fname)])}")
+            if (name, fname) in docs:
+                init.append(f".doc = {quote(docs[(name, fname)])}")
+            rows.append("    {" + ", ".join(init) + "},")
+        n = index[name]
+        tflags = " .flags = TH_TF_ATOMIC," if types[name]["atomic"] else ""
+        doc = f" .doc = {quote(docs[(name, '')])}," if (name, "") in docs else ""
+        if fields:
+            body.append(f"static const struct th_field f{n}[] = {{ /* {name} */")
+            body += rows + ["};"]
+            order = sorted(range(len(fields)), key=lambda k: fields[k][0])
+            refs = ", ".join(f"&f{n}[{k}]" for k in order)
+            body.append(f"static const struct th_field *const n{n}[] = {{{refs}}};")
+            table.append(f"    {{.name = {quote(name)}, .fields = f{n}, .n_fields = {len(fields)},"
+                         f"{tflags}{doc} .by_name = n{n}}},")
+        else:
+            table.append(f"    {{.name = {quote(name)},{tflags}{doc} .n_fields = 0}},")
+
+    gvs = sorted({gv for gv, _, _ in kinds if gv != "*"})
+    rows = set()
+    for gv, kind, type_name in kinds:
+        if type_name not in types:
+            die(f"kind {kind}: no type {type_name}")
+        for one in gvs if gv == "*" else [gv]:
+            group, _, version = one.rpartition("/")
+            fields = {f[0]: f[1] for f in types[type_name]["fields"]}
+            is_list = (kind.endswith("List") and fields.get("metadata") == "meta.ListMeta"
+                       and "items" in fields)
+            rows.add((group, version, kind, type_name, is_list))
+    if len({r[:3] for r in rows}) != len(rows):
+        die("a kind appears twice")
+    kind_lines = [
+        f"    {{{quote(g)}, {quote(v)}, {quote(k)}, &types[{index[t]}], {'true' if lst else 'false'}}},"
+        for g, v, k, t, lst in sorted(rows)]
+
+    with open(out_path, "w", encoding="ascii") as f:
+        f.write("/* Generated by controlplane/schema/gen_tables.py from schema/data; do not edit. */\n"
+                '#include "controlplane/schema/schema_priv.h"\n\n'
+                f"static const struct th_type types[{len(names)}];\n")
+        f.write("\n".join(keys_pool.lines + enum_pool.lines + body) + "\n")
+        f.write(f"static const struct th_type types[{len(names)}] = {{\n" + "\n".join(table) + "\n};\n")
+        f.write(f"static const struct th_kind kinds[] = {{\n" + "\n".join(kind_lines) + "\n};\n")
+        f.write("const struct th_type *const th_builtin_types = types;\n"
+                f"const size_t th_builtin_types_n = {len(names)};\n"
+                "const struct th_kind *const th_builtin_kinds = kinds;\n"
+                f"const size_t th_builtin_kinds_n = {len(kind_lines)};\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
