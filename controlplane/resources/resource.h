@@ -63,6 +63,9 @@ struct th_strategy {
     bool allow_create_on_update; /* PUT creates (Lease, ...) */
     bool need_rv_on_update;      /* AllowUnconditionalUpdate = false */
     bool no_status_reset;        /* status is written through the main endpoint too */
+    /* A delete began or an object being deleted changed (deletionTimestamp is set). May adjust obj
+     * (Namespace: phase Terminating); true: it stays although metadata.finalizers is empty. */
+    bool (*hold)(const struct th_req_ctx *c, struct th_json *obj);
     const char *(*name_check)(const char *name); /* NULL: DNS-1123 subdomain */
     /* Kinds that are never stored (reviews, Binding): answers the create. */
     int (*create_virtual)(const struct th_req_ctx *c, const char *ns, const struct th_json *obj,

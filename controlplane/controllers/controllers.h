@@ -1,0 +1,20 @@
+#ifndef TH_CONTROLLERS_H
+#define TH_CONTROLLERS_H
+/* The controllers as a set: started after the API answers, stopped before it ends. */
+#include "controlplane/client/client.h"
+
+struct th_controllers;
+struct th_controllers_opts {
+    const char *only;           /* NULL or "all"; else a comma list of names, "-name" leaves one out */
+    const char *pod_cidr;       /* node ranges are cut from it */
+    const char *service_cidr;
+    const char *cluster_domain;
+    const char *ca_cert_pem;    /* what root-CA ConfigMaps carry */
+    size_t workers;             /* 0: default */
+};
+/* Gives at once; informers synchronize in the background. The client is borrowed and must outlive
+ * the set. */
+int th_controllers_start(struct th_client *client, const struct th_controllers_opts *o,
+                         struct th_controllers **ret, struct th_err *err) TH_MUST_USE;
+void th_controllers_stop(struct th_controllers *c); /* joins and frees; NULL-safe */
+#endif
