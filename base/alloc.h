@@ -17,7 +17,7 @@ char *th_xstrndup(const char *s, size_t n) __attribute__((returns_nonnull));
 void *th_xmemdup(const void *p, size_t n) __attribute__((returns_nonnull));
 /* printf into a new string; the caller frees. */
 char *th_xasprintf(const char *fmt, ...) TH_PRINTF(1, 2) __attribute__((returns_nonnull));
-char *th_xvasprintf(const char *fmt, va_list ap) __attribute__((returns_nonnull));
+char *th_xvasprintf(const char *fmt, va_list ap) TH_PRINTF(1, 0) __attribute__((returns_nonnull));
 
 #define TH_NEW(type) ((type *)th_xcalloc(1, sizeof(type)))
 

@@ -41,13 +41,17 @@ void th_buf_init(struct th_buf *b, size_t max);
 void th_buf_done(struct th_buf *b);
 #define th_autobuf TH_CLEANUP(th_buf_done)
 void th_buf_clear(struct th_buf *b);               /* keeps the memory */
-void th_buf_reserve(struct th_buf *b, size_t more); /* room for `more` bytes at p+n */
+/* Room for `more` bytes and a NUL at p+n. Gives memory only: whoever then adds to n by hand also
+ * answers for max and for the NUL. */
+void th_buf_reserve(struct th_buf *b, size_t more);
+struct th_err;
+int th_buf_check(const struct th_buf *b, struct th_err *err); /* -TH_R_TOO_LARGE after overflow */
 void th_buf_add(struct th_buf *b, const void *p, size_t n);
 void th_buf_puts(struct th_buf *b, const char *s);
 void th_buf_putc(struct th_buf *b, char c);
 void th_buf_addstr(struct th_buf *b, struct th_str s);
 void th_buf_printf(struct th_buf *b, const char *fmt, ...) TH_PRINTF(2, 3);
-void th_buf_vprintf(struct th_buf *b, const char *fmt, va_list ap);
+void th_buf_vprintf(struct th_buf *b, const char *fmt, va_list ap) TH_PRINTF(2, 0);
 void th_buf_truncate(struct th_buf *b, size_t n);
 void th_buf_consume(struct th_buf *b, size_t n); /* drops n bytes from the front */
 const char *th_buf_cstr(const struct th_buf *b); /* "" when empty; valid until the next change */

@@ -13,7 +13,7 @@ struct th_hmap_entry {
 };
 struct th_hmap {
     struct th_hmap_entry *slots; /* open addressing, power of two */
-    size_t n, cap, tombs;
+    size_t n, cap;
     void (*free_fn)(void *);
 };
 void th_hmap_init(struct th_hmap *m, void (*free_fn)(void *));

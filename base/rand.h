@@ -13,5 +13,7 @@ char *th_rand_uuid(char *buf); /* version 4, lower case; buf has TH_UUID_LEN byt
 char *th_rand_suffix(char *buf, size_t n);
 uint32_t th_fnv32a(const void *p, size_t n, uint32_t h); /* h = TH_FNV32A_INIT to begin */
 #define TH_FNV32A_INIT 2166136261u
-uint64_t th_hash64(const void *p, size_t n); /* for tables and ETags; not cryptographic */
+uint64_t th_hash64(const void *p, size_t n); /* for ETags: the same in every process */
+/* SipHash-1-3: not to be predicted by those who do not know the key. */
+uint64_t th_siphash(const void *p, size_t n, const uint64_t key[2]);
 #endif

@@ -49,6 +49,9 @@ bool th_json_is(const struct th_json *o, enum th_json_type t);
 /* Compact canonical text appended to b ('/' is not escaped, members in their order). */
 void th_json_dump(const struct th_json *o, struct th_buf *b);
 void th_json_dump_pretty(const struct th_json *o, struct th_buf *b); /* 2 spaces, as kubectl */
+/* The same two with members in byte order at every level; for hashes, and for `-o json`. */
+void th_json_dump_sorted(const struct th_json *o, struct th_buf *b);
+void th_json_dump_pretty_sorted(const struct th_json *o, struct th_buf *b);
 char *th_json_to_string(const struct th_json *o);                    /* the caller frees */
 
 /* New nodes. */
@@ -59,7 +62,7 @@ struct th_json *th_json_string_n(const char *s, size_t n);
 struct th_json *th_json_stringf(const char *fmt, ...) TH_PRINTF(1, 2);
 struct th_json *th_json_int(int64_t v);
 struct th_json *th_json_bool(bool v);
-struct th_json *th_json_double(double v);
+struct th_json *th_json_double(double v); /* NaN and infinities give null */
 
 /* Scalars; the default is what the node is not. Strings are borrowed. */
 const char *th_json_str(const struct th_json *o);                 /* NULL unless a string */
@@ -106,7 +109,8 @@ struct th_json *th_json_path(const struct th_json *o, const char *path);
 const char *th_json_path_str(const struct th_json *o, const char *path);
 int64_t th_json_path_int(const struct th_json *o, const char *path, int64_t def);
 bool th_json_path_bool(const struct th_json *o, const char *path, bool def);
-/* Makes missing objects on the way (no array steps). Takes value; NULL value sets null. */
+/* Makes missing objects on the way, also in place of what is no object. A step into an array must
+ * name an element that exists. Takes value; NULL value sets null. */
 void th_json_path_set(struct th_json *o, const char *path, struct th_json *value);
 void th_json_path_set_str(struct th_json *o, const char *path, const char *value);
 void th_json_path_set_int(struct th_json *o, const char *path, int64_t value);
@@ -118,7 +122,8 @@ struct th_json *th_json_path_array(struct th_json *o, const char *path);
 
 /* Builds a tree from a printf-like template: th_json_build("{'a':%s,'n':%d,'o':%o}", str, int64_t,
  * struct th_json *). Single quotes stand for double ones in the template only; %s is a C string
- * (escaped; NULL gives null), %d an int64_t, %b an int taken as bool, %o a node that is taken.
+ * (escaped; NULL gives null), %d an int64_t (cast plain ints), %f a double, %b an int taken as bool,
+ * %o a node that is taken. %s may also stand for a member's name. Inside quotes % means itself.
  * A template that does not parse is a broken invariant (aborts). */
 struct th_json *th_json_build(const char *template, ...);
 #endif
