@@ -48,6 +48,11 @@ static int bad_format(struct th_err *err)
                    "'^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'");
 }
 
+static int bad_number(struct th_err *err)
+{
+    return th_fail(err, TH_R_BAD_REQUEST, "unable to parse numeric part of quantity");
+}
+
 static bool interpret(const char *s, struct parts *p)
 {
     for (size_t i = 0; i < TH_ARRAY_LEN(decimal); i++) {
@@ -91,12 +96,14 @@ static int split(const char *s, struct parts *p, struct th_err *err)
     if (*s == '-' || *s == '+') {
         p->negative = *s++ == '-';
     }
-    s += strspn(s, "0");
+    size_t digits_seen = strspn(s, "0");
+    s += digits_seen;
     size_t n = strspn(s, digits);
     if (n > 0) {
         p->num = s;
         p->n_num = n;
         s += n;
+        digits_seen += n;
     }
     if (*s == '.') {
         p->denom = ++s;
@@ -111,6 +118,10 @@ static int split(const char *s, struct parts *p, struct th_err *err)
     }
     if (!interpret(s, p)) {
         return th_fail(err, TH_R_BAD_REQUEST, "unable to parse quantity's suffix");
+    }
+    if (p->num[0] == '0' && p->n_denom == 0 && digits_seen == 0 && p->format == TH_Q_BINARY_SI &&
+        p->exp >= 50) {
+        return bad_number(err); /* a bare "Gi" is zero upstream, a bare "Pi" is not */
     }
     return 0;
 }
@@ -189,7 +200,7 @@ static int parse(const char *s, struct parts *p, struct th_quantity *ret, struct
     TH_TRY(split(s ? s : "", p, err));
     i128 v;
     if (!magnitude(p, &v)) {
-        return th_fail(err, TH_R_BAD_REQUEST, "unable to parse numeric part of quantity");
+        return bad_number(err);
     }
     enum th_qformat f = p->format;
     if (f == TH_Q_BINARY_SI && v > 0 && v < NANO) {

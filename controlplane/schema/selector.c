@@ -12,7 +12,7 @@
  */
 #include "controlplane/schema/selector.h"
 #include "controlplane/schema/names.h"
-#include "controlplane/schema/quote.h"
+#include "controlplane/schema/gotext.h"
 #include "base/limits.h"
 #include <errno.h>
 

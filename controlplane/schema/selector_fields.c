@@ -99,7 +99,12 @@ int th_fieldsel_parse(const char *s, struct th_fieldsel *ret, struct th_err *err
             th_fieldsel_done(&f);
             return rc;
         }
-        f.n++;
+        if (f.terms[f.n].field[0] || f.terms[f.n].value[0]) {
+            f.n++;
+        } else { /* a bare operator says nothing */
+            free(f.terms[f.n].field);
+            free(f.terms[f.n].value);
+        }
     }
     *ret = f;
     return 0;
