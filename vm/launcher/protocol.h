@@ -55,6 +55,19 @@
 #define TH_GUEST_ETC "/etc/thimble"
 #define TH_GUEST_DATA_SERIAL "thimble-data" /* virtio-blk serial of the data disk */
 
+/* How init runs its children (paths as above, others with the host driver); each is a subcommand of
+ * thimbled, writes a line to the descriptor after --ready-fd once it serves, and ends on SIGTERM:
+ *   thimbled controlplane --data DATA/store --run RUN --etc ETC --ready-fd N
+ *   thimbled node --name NAME --data DATA --run RUN --etc ETC --ready-fd N
+ * The node agent leaves its containers running when it ends. ETC has the identity's files and
+ * cluster.json:
+ *   {"profile":"default","number":0,"node":"thimble","nodes":1,"simulatedNodes":0,
+ *    "podCIDR":"10.244.0.0/16","serviceCIDR":"10.96.0.0/16","dnsIP":"10.96.0.10",
+ *    "clusterDomain":"cluster.local","nodeIP":"10.0.2.15","apiPort":6443,
+ *    "driver":"libvirt","portAgent":"tcp:10.0.2.100:1" (host driver: "unix:RUN/ports.sock"),
+ *    "children":["controlplane","node"]}
+ * Identity files: ca.crt ca.key sa.key sa.pub server.crt server.key. */
+
 /* QEMU's user network. */
 #define TH_NET_GUEST_IP "10.0.2.15"
 #define TH_NET_GATEWAY "10.0.2.2"
