@@ -39,7 +39,7 @@ int th_layer_write(const char *dir, const struct th_layer_write_opts *opts,
     TH_MUST_USE;
 
 /* Mounts an overlay at target: lowers from the topmost down, upper and work on one file system.
- * upper NULL: read-only. Any number of lowers; none: an empty folder. */
+ * upper NULL: read-only, and then two lowers at least. */
 int th_overlay_mount(const char *const *lowers, size_t n_lowers, const char *upper,
                      const char *work, const char *target, struct th_err *err) TH_MUST_USE;
 #endif
