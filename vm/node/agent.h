@@ -1,0 +1,352 @@
+#ifndef TH_NODE_AGENT_H
+#define TH_NODE_AGENT_H
+/* What the files of the node agent share.
+ *
+ * Threads: the loop thread (struct th_ev: exits, probes, timers, signals), a few pod workers (one
+ * pod at a time each, through the keyed queue), the API server's and informers' threads, and short
+ * lived threads of lifecycle hooks. A struct pod says per field which of them owns it. Lock order:
+ * agent.mu, then pod.mu; neither is held across anything that blocks. */
+#include "base/evloop.h"
+#include "base/hmap.h"
+#include "base/json/json.h"
+#include "base/workqueue.h"
+#include "controlplane/client/client.h"
+#include "images/content.h"
+#include "vm/node/net/net.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define NODE_MOD "node"
+
+struct node_opts {
+    char *name, *data, *run, *images_dir, *api_socket, *node_socket, *node_ip, *pod_cidr;
+    char *cluster_dns, *cluster_domain, *log_dir, *ports_endpoint, *manifest_dir, *cgroup_parent;
+    int ready_fd;
+    int64_t max_pods;
+};
+
+/* ---- cgroups (cgroup.c) ---- */
+enum cg_version { CG_NONE, CG_V1, CG_V2 };
+struct cg {
+    enum cg_version version;
+    char *mount;  /* "/sys/fs/cgroup" */
+    char *parent; /* "" or "/x": everything of ours is below it */
+};
+
+/* ---- container instances: one start of one container ---- */
+enum inst_state { I_NONE, I_CREATED, I_RUNNING, I_EXITED };
+struct inst {
+    enum inst_state state;
+    char *id;       /* 64 hex digits */
+    int attempt;
+    char *dir;      /* <pod dir>/containers/<name>/<attempt> */
+    char *log_path;
+    char *image, *image_id, *image_ref; /* as in the spec; "sha256:..."; "repo@sha256:" or the id */
+    int64_t created_ms, started_ms, finished_ms;
+    int exit_code, signal;
+    char *reason, *message; /* of the end */
+    pid_t pid;      /* of the container's first process; 0 when not known */
+    int64_t uid, gid;
+    struct th_json *gids;   /* supplementary groups, an array */
+    char *stop_signal; /* of the image, or NULL */
+    bool oom;
+    bool hook_started, hook_done; /* postStart */
+};
+
+enum ctr_kind { CTR_INIT, CTR_SIDECAR, CTR_APP };
+enum stop_phase { STOP_NONE, STOP_PRESTOP, STOP_TERM, STOP_KILL };
+enum probe_kind { PROBE_STARTUP, PROBE_LIVENESS, PROBE_READINESS, PROBE_KINDS_ };
+struct prober;
+
+struct ctr {
+    struct pod *pod;
+    char *name;
+    enum ctr_kind kind;
+    struct th_json *spec; /* borrowed from pod->obj */
+    struct inst cur, last;
+    int restarts;
+    int64_t backoff_ms;      /* next wait; 0 before the first failure */
+    int64_t backoff_until;   /* mono ms; 0 when not waiting */
+    char *wait_reason, *wait_message; /* why it is not running, or NULL: the default */
+    int64_t retry_at;        /* mono ms: a failed creation or pull is tried again */
+    int64_t pull_backoff_ms;
+    /* being stopped */
+    enum stop_phase stop;
+    int64_t stop_deadline;   /* mono ms: next phase */
+    int64_t stop_kill_at;    /* mono ms: SIGKILL */
+    bool prestop_running;
+    char *stop_reason;       /* event message, "Container x failed liveness probe, ..." or NULL */
+    bool restart_after_stop; /* killed by a probe: restarted whatever the exit code */
+    /* probes */
+    struct prober *probers[PROBE_KINDS_];
+    bool started, ready;
+};
+
+/* What other threads may read of a container; guarded by pod.mu. */
+struct ctr_view {
+    char *name;
+    char *id;          /* running container's id or NULL */
+    char *dir;
+    char *log_path;    /* newest instance's log or NULL */
+    char *prev_log_path;
+    char *wait_reason; /* not NULL: waiting to start */
+    bool running, tty, stdin_open;
+};
+
+struct pod {
+    atomic_int refs;
+    struct agent *a;
+    char *uid, *ns, *name; /* never change */
+    char *dir;             /* <data>/pods/<uid> */
+    bool is_static;        /* from the manifest folder */
+
+    pthread_mutex_t mu; /* guards the block below */
+    char *inbox;        /* newest desired object as JSON text, or NULL */
+    bool gone;          /* removed from the API server or the manifest folder */
+    bool resync_status; /* the status the server has is not ours */
+    struct th_strv finished_hooks; /* "post <ctr>" / "pre <ctr>" / "postfail <ctr> <message>" */
+    struct ctr_view *views;
+    size_t n_views;
+    char *pub_status;   /* newest status as JSON text */
+    char *pub_ip;
+
+    /* the worker's alone */
+    struct th_json *obj;    /* desired */
+    struct th_json *status; /* newest computed */
+    struct ctr *ctrs;
+    size_t n_ctrs;
+    bool loaded;          /* state was read from disk */
+    bool host_network;
+    bool terminating, torn_down, finished;
+    bool rejected;
+    char *end_reason, *end_message; /* status.reason when the agent ended the pod */
+    int64_t grace_s;
+    bool sandbox_ready;
+    char *ip;
+    int64_t start_ms;     /* status.startTime */
+    int64_t deadline_wall_ms; /* activeDeadlineSeconds, or 0 */
+    bool volumes_ready;
+    char *volumes_error;
+    int64_t volumes_retry_at;
+    int volumes_failures;
+    int64_t volumes_refresh_at;
+    char *sandbox_error;
+    int64_t sandbox_retry_at;
+    bool init_done;
+    char *pushed_status;  /* what the server took last */
+    int64_t push_retry_at;
+    int push_failures;
+    struct th_json *pushed_resv;
+};
+
+struct agent {
+    struct node_opts o;
+    struct cg cg;
+    struct th_ev *ev;
+    struct th_wq *wq;
+    pthread_t workers[8];
+    size_t n_workers;
+    struct th_images *images;
+    struct th_net *net;
+    struct th_client *client;     /* NULL in manifest mode */
+    struct th_recorder *recorder;
+    struct th_informer *pod_inf, *svc_inf, *node_inf;
+    char *crun, *conmon;
+    char *exit_dir, *crun_root, *attach_dir, *ns_dir;
+    int inotify_fd;
+    atomic_bool stopping;
+    atomic_bool node_ready;
+    pthread_mutex_t mu;           /* guards pods, by_ctr */
+    struct th_hmap pods;          /* uid -> struct pod * (one reference) */
+    struct th_hmap by_ctr;        /* container id -> char * pod uid */
+    int64_t start_ms;
+};
+
+/* ---- agent.c: the table of pods ---- */
+struct pod *agent_pod_find(struct agent *a, const char *uid);                    /* new reference */
+struct pod *agent_pod_by_name(struct agent *a, const char *ns, const char *name); /* new reference */
+void pod_ref(struct pod *p);
+void pod_unref(struct pod *p);
+TH_DEFINE_AUTO(pod, pod_unref)
+/* A desired pod has come, changed (obj) or gone (obj NULL). Any thread. */
+void agent_pod_desired(struct agent *a, const char *uid, const struct th_json *obj, bool is_static);
+void agent_pod_forget(struct agent *a, struct pod *p);
+void agent_kick(struct agent *a, const char *uid);
+void agent_kick_after(struct agent *a, const char *uid, int64_t ms);
+int agent_load(struct agent *a, struct th_err *err);
+int agent_start(struct agent *a, struct th_err *err);
+void agent_stop(struct agent *a);
+void agent_register_ctr(struct agent *a, const char *id, const char *uid); /* uid NULL: forget */
+
+/* ---- pod.c ---- */
+void pod_sync(struct pod *p); /* one pass; a worker only */
+void pod_free_contents(struct pod *p);
+void pod_event(struct pod *p, const char *type, const char *reason, const char *ctr,
+               const char *fmt, ...) TH_PRINTF(5, 6);
+const char *pod_display(const struct pod *p, char buf[512]); /* "name_ns(uid)" */
+struct ctr *pod_ctr(struct pod *p, const char *name);
+bool pod_restartable(const struct pod *p, const struct ctr *c, int exit_code);
+
+/* ---- podstate.c: what is on disk ---- */
+int pod_save(struct pod *p, struct th_err *err);
+int pod_load(struct pod *p, struct th_err *err); /* reads pod.json, sandbox and instances */
+int inst_save(const struct inst *i, struct th_err *err);
+int inst_load(const char *dir, struct inst *ret, struct th_err *err);
+void inst_done(struct inst *i);
+void inst_poll(struct pod *p, struct ctr *c, struct inst *i); /* has it ended meanwhile? */
+
+/* ---- ctr.c: one container ---- */
+void ctr_start(struct pod *p, struct ctr *c);    /* image, config, create, start; sets wait_reason */
+void ctr_delete(struct pod *p, struct inst *i);  /* crun delete, unmounts; keeps log and state */
+void ctr_purge(struct pod *p, struct inst *i);   /* and its folder and log */
+void ctr_stop_begin(struct pod *p, struct ctr *c, int64_t grace_s, const char *message);
+void ctr_stop_step(struct pod *p, struct ctr *c); /* due phases; kicks itself for the next */
+void ctr_post_start(struct pod *p, struct ctr *c);
+
+/* ---- runtime.c: crun and conmon ---- */
+struct rt_create {
+    const char *id, *bundle, *log_path, *ctr_name;
+    bool tty, stdin_open, stdin_once;
+};
+int rt_create(struct agent *a, const struct rt_create *o, pid_t *ret_pid, struct th_err *err);
+int rt_start(struct agent *a, const char *id, struct th_err *err);
+int rt_kill(struct agent *a, const char *id, const char *sig, bool all, struct th_err *err);
+int rt_delete(struct agent *a, const char *id, struct th_err *err);
+/* "created", "running", "stopped", or "" when crun does not know it. */
+int rt_state(struct agent *a, const char *id, char ret[16], pid_t *ret_pid, struct th_err *err);
+int rt_list(struct agent *a, struct th_strv *ids, struct th_err *err);
+/* Runs a command in a container; output (stdout and stderr) up to max bytes. 0 and *ret_exit, or
+ * negative (-TH_R_TIMEOUT after timeout_ms; the process is killed). */
+int rt_exec(struct agent *a, const char *id, const char *bundle, const struct th_json *argv,
+            int64_t timeout_ms, size_t max, struct th_buf *out, int *ret_exit, struct th_err *err);
+/* process.json for crun exec from a container's config.json; the caller unlinks ret_path. */
+int rt_exec_process(const char *bundle, const struct th_json *argv, bool tty, char **ret_path,
+                    struct th_err *err);
+int rt_reopen_log(const char *bundle, struct th_err *err);
+bool rt_exit_read(struct agent *a, const char *id, int *ret_code, int64_t *ret_ms);
+
+/* ---- sandbox.c ---- */
+int sandbox_ensure(struct pod *p, struct th_err *err);
+void sandbox_remove(struct pod *p);
+char *sandbox_ns_path(const struct pod *p, const char *kind); /* "net", "ipc", "uts"; caller frees */
+char *sandbox_hostname(const struct pod *p);
+bool sandbox_alive(const struct pod *p);
+int sandbox_write_files(struct pod *p, struct th_err *err); /* hosts, hostname, resolv.conf */
+
+/* ---- env.c ---- */
+/* $(VAR) expansion; lookup gives NULL for what is not known. Caller frees. */
+char *env_expand(const char *s, const char *(*lookup)(void *arg, const char *name), void *arg);
+/* The container's variables as an ordered object name -> value. -TH_R_INVALID with the text of
+ * CreateContainerConfigError when a source is missing. */
+int env_build(struct pod *p, const struct ctr *c, struct th_json **ret, struct th_err *err);
+int env_field(struct pod *p, const char *path, char **ret, struct th_err *err);
+int env_resource(struct pod *p, const struct th_json *ref, const char *def_ctr, char **ret,
+                 struct th_err *err);
+/* Adds the variables of one Service. */
+void env_service(struct th_json *env, const struct th_json *svc);
+int node_get_object(struct agent *a, struct th_gvr r, const char *ns, const char *name,
+                    struct th_json **ret, struct th_err *err);
+
+/* ---- oci.c ---- */
+struct oci_in {
+    struct pod *p;
+    struct ctr *c;
+    const struct th_image *image;
+    const char *rootfs;
+    struct th_json *env;      /* name -> value */
+    struct th_json *mounts;   /* OCI mounts of volumes, an array (borrowed) */
+    const char *cgroup_path;
+    const char *termination_log; /* host path */
+};
+struct oci_user {
+    int64_t uid, gid;
+    struct th_json *gids; /* array; owned by the receiver */
+};
+int oci_build(const struct oci_in *in, struct th_json **ret, struct oci_user *ret_user,
+              struct th_err *err);
+/* Security context of a container laid over the pod's: borrowed node or NULL. */
+const struct th_json *oci_sec(const struct pod *p, const struct ctr *c, const char *field);
+struct th_json *oci_seccomp_default(void); /* seccomp.c */
+
+/* ---- cgroup.c ---- */
+int cg_detect(struct agent *a, struct th_err *err);
+char *cg_pod_path(const struct pod *p);                    /* "/kubepods/burstable/pod<uid>" */
+int cg_pod_create(struct pod *p, struct th_err *err);
+void cg_pod_remove(struct pod *p);
+struct th_json *cg_resources(const struct pod *p, const struct ctr *c); /* OCI linux.resources */
+int64_t cg_oom_adj(const struct pod *p, const struct ctr *c, int64_t capacity_b);
+bool cg_oom_killed(const struct pod *p, const char *ctr_id);
+const char *pod_qos(const struct th_json *pod); /* "Guaranteed", "Burstable", "BestEffort" */
+int64_t quantity_value(const struct th_json *q, int64_t def); /* whole units, rounded up */
+int64_t quantity_milli(const struct th_json *q, int64_t def);
+int cg_conmon_prepare(struct agent *a, char **ret_procs_path, struct th_err *err);
+struct cg_usage {
+    uint64_t cpu_ns, memory_b, working_set_b;
+};
+int cg_usage_read(const struct agent *a, const char *path, struct cg_usage *ret);
+
+/* ---- volumes.c ---- */
+int volumes_setup(struct pod *p, struct th_err *err);   /* names the volume in the message */
+int volumes_refresh(struct pod *p, struct th_err *err); /* config maps, secrets, tokens */
+void volumes_teardown(struct pod *p);
+/* OCI mounts for a container; an array, the caller unrefs. */
+int volumes_mounts(struct pod *p, const struct ctr *c, struct th_json **ret, struct th_err *err);
+/* files: path -> {"data": base64 or text...}; see vol_write.c */
+struct vol_file {
+    char *path; /* relative */
+    struct th_buf data;
+    mode_t mode;
+};
+struct vol_files {
+    struct vol_file *v;
+    size_t n, cap;
+};
+void vol_files_done(struct vol_files *f);
+struct vol_file *vol_files_add(struct vol_files *f, const char *path, mode_t mode);
+/* Makes dir hold exactly these files, by swapping the ..data link. gid -1: no fsGroup. true in
+ * *ret_changed when something was swapped. */
+int vol_write(const char *dir, const struct vol_files *f, int64_t uid, int64_t gid, bool *ret_changed,
+              struct th_err *err);
+/* Gathers the files of a configMap, secret, downwardAPI or projected volume. *ret_refresh_ms is
+ * lowered to when it should be done again. */
+int vol_collect(struct pod *p, const struct th_json *vol, const char *dir, struct vol_files *f,
+                int64_t *ret_refresh_ms, struct th_err *err);
+void vol_chown(const char *path, int64_t gid, bool read_only);
+
+/* ---- status.c ---- */
+struct th_json *status_build(struct pod *p);
+void status_publish(struct pod *p); /* builds, publishes to the views, sends when changed */
+const char *pod_phase(struct pod *p);
+
+/* ---- probe.c ---- */
+void probes_start(struct pod *p, struct ctr *c); /* the current instance's probes */
+void probes_stop(struct ctr *c);
+/* Worker side: results since the last look. */
+enum probe_result { PROBE_UNKNOWN, PROBE_SUCCESS, PROBE_FAILURE };
+enum probe_result prober_result(const struct prober *pr);
+
+/* ---- hooks.c ---- */
+void hook_run(struct pod *p, struct ctr *c, bool post_start);
+
+/* ---- http_get.c: blocking HTTP GET to a pod (hooks) ---- */
+int http_get(const char *ip, int port, const char *path, const char *host, const struct th_json *headers,
+             bool tls, int64_t timeout_ms, int *ret_status, struct th_buf *body, struct th_err *err);
+int probe_port(const struct ctr *c, const struct th_json *port); /* number of an IntOrString, or -1 */
+
+/* ---- logs.c ---- */
+void logs_rotate(struct agent *a);
+
+/* ---- nodestatus.c ---- */
+int node_status_start(struct agent *a, struct th_err *err);
+void node_status_stop(struct agent *a);
+int64_t node_memory_b(void);
+int64_t node_cpus(void);
+
+/* ---- server.c ---- */
+int server_start(struct agent *a, struct th_err *err);
+void server_stop(struct agent *a);
+
+/* ---- manifest.c ---- */
+int manifests_start(struct agent *a, struct th_err *err);
+#endif
