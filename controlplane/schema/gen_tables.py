@@ -86,15 +86,15 @@ def read_rows(paths):
     return kinds, types
 
 
-def read_pairs(path):
-    """Rows `type field text`, `field` empty for the type itself."""
+def read_extra(path):
+    """Rows `type field text...`, `field` empty for the type itself."""
     out = {}
     if path:
         with open(path, encoding="utf-8") as f:
             for line in f:
                 if line.strip() and not line.startswith("#"):
                     cols = line.rstrip("\n").split("\t")
-                    out[(cols[0], cols[1])] = cols[2]
+                    out[(cols[0], cols[1])] = cols[2:]
     return out
 
 
@@ -138,7 +138,7 @@ def main(argv):
             paths.append(argv[i])
             i += 1
     kinds, types = read_rows(paths)
-    gotypes, docs = read_pairs(gotypes), read_pairs(docs)
+    gotypes, docs = read_extra(gotypes), read_extra(docs)
     for key in list(gotypes) + list(docs):
         if key[0] not in types:
             die(f"no type {key[0]} for extra data")
@@ -201,13 +201,17 @@ def main(argv):
             if dflt:
                 init.append(f".dflt = {quote(dflt)}")
             if (name, fname) in gotypes:
-                init.append(f".go = {quote(gotypes[(name, fname)])}")
+                go_type, embedded = gotypes[(name, fname)]
+                if go_type:
+                    init.append(f".go = {quote(go_type)}")
+                if embedded:
+                    init.append(f".go_embedded = {quote(embedded)}")
             if (name, fname) in docs:
-                init.append(f".doc = {quote(docs[(name, fname)])}")
+                init.append(f".doc = {quote(docs[(name, fname)][0])}")
             rows.append("    {" + ", ".join(init) + "},")
         n = index[name]
         tflags = " .flags = TH_TF_ATOMIC," if types[name]["atomic"] else ""
-        doc = f" .doc = {quote(docs[(name, '')])}," if (name, "") in docs else ""
+        doc = f" .doc = {quote(docs[(name, '')][0])}," if (name, "") in docs else ""
         if fields:
             body.append(f"static const struct th_field f{n}[] = {{ /* {name} */")
             body += rows + ["};"]

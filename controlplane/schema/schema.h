@@ -58,6 +58,7 @@ struct th_field {
     uint8_t patch;             /* TH_PATCH_* */
     uint16_t flags;            /* TH_FF_* */
     const char *go;            /* Go's name of the type where it is not the obvious one, or NULL */
+    const char *go_embedded;   /* the embedded structs it sits in ("VolumeSource"), or NULL */
     const char *doc;           /* one sentence, or NULL */
 };
 struct th_type {
@@ -71,6 +72,7 @@ struct th_type {
 };
 #define TH_TF_ATOMIC 1u      /* struct type: atomic */
 #define TH_TF_PRESERVE 2u    /* unknown fields are kept */
+#define TH_TF_CUSTOM 4u      /* of a custom resource: no Go struct's zero values, nothing dropped */
 
 struct th_kind {
     const char *group; /* "" for core */
