@@ -83,6 +83,24 @@ struct th_raw_req {
 int th_client_raw(struct th_client *c, const struct th_raw_req *req, int *ret_status,
                   struct th_buf *ret_body, struct th_err *err) TH_MUST_USE;
 
+/* ---- Helpers (objects.c) ---- */
+/* "/apis/apps/v1/namespaces/NS/deployments/NAME/SUB"; ns, name, subresource may be NULL or "". The
+ * caller frees. */
+char *th_client_path(struct th_gvr r, const char *ns, const char *name, const char *subresource);
+/* An owner reference to owner (needs apiVersion, kind, metadata.name and uid); the caller's. */
+struct th_json *th_owner_ref_build(const struct th_json *owner, bool controller,
+                                   bool block_owner_deletion);
+/* The owner reference with controller=true, borrowed, or NULL; and its uid. */
+struct th_json *th_controller_of(const struct th_json *obj);
+const char *th_controller_uid(const struct th_json *obj);
+/* Reads the object, lets fn change it, and PUTs it (to the subresource); on a conflict all of it again,
+ * a few times. fn returns 1 to write, 0 when nothing is to be changed, < 0 to give up. Gives 1 when it
+ * was written, 0 when not; *ret (may be NULL) is the object as it is then. */
+typedef int th_modify_fn(void *arg, struct th_json *obj, struct th_err *err);
+int th_client_modify(struct th_client *c, struct th_gvr r, const char *ns, const char *name,
+                     const char *subresource, th_modify_fn *fn, void *arg, struct th_json **ret,
+                     struct th_err *err) TH_MUST_USE;
+
 /* ---- HTTP transport (http.c, libcurl) ---- */
 struct th_client_http_opts {
     const char *server;      /* "https://127.0.0.1:6443" */
@@ -134,6 +152,9 @@ void th_informer_by_owner(struct th_informer *i, const char *owner_uid,
 struct th_recorder;
 struct th_recorder *th_recorder_new(struct th_client *c, const char *component, const char *host);
 void th_recorder_free(struct th_recorder *r);
+/* About a part of obj: field_path is "spec.containers{web}". */
+void th_event_record_at(struct th_recorder *r, const struct th_json *obj, const char *field_path,
+                        const char *type, const char *reason, const char *fmt, ...) TH_PRINTF(6, 7);
 void th_event_record(struct th_recorder *r, const struct th_json *obj, const char *type,
                      const char *reason, const char *fmt, ...) TH_PRINTF(5, 6);
 #endif
