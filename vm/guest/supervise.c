@@ -1,0 +1,211 @@
+/* Supervision: the children run, each in a cgroup of its own, and come back when they end.
+ *
+ * init is PID 1, so every orphan becomes its child; one SIGCHLD handler reaps whatever has ended
+ * (th_supervise_reap) and looks whether it was one of ours. A child that ends is started again after
+ * a delay that doubles from 200 ms to 10 s and is forgotten once it has been up for 30 s. Only the
+ * process itself is signalled, never its cgroup: containers of the node agent live elsewhere and go
+ * on when it is restarted.
+ *
+ * Readiness: the child gets the writing end of a pipe (--ready-fd N) and writes to it once it
+ * serves. A child that closes it without a word, by ending, was not ready.
+ *
+ * fork and not posix_spawn: the child enters its cgroup before exec, so that nothing that it
+ * starts can be left outside. */
+#include "base/clock.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "vm/guest/guest.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#define DELAY_FIRST_MS 200
+#define DELAY_MAX_MS 10000
+#define FORGET_AFTER_MS 30000
+
+int64_t th_supervise_delay_ms(int restarts)
+{
+    int64_t delay = DELAY_FIRST_MS;
+    for (int i = 0; i < restarts && delay < DELAY_MAX_MS; i++) {
+        delay *= 2;
+    }
+    return delay < DELAY_MAX_MS ? delay : DELAY_MAX_MS;
+}
+
+static void close_ready(struct th_child *c)
+{
+    th_ev_remove(th_steal(&c->ready_src));
+    if (c->ready_fd >= 0) {
+        (void)close(th_steal_fd(&c->ready_fd));
+    }
+}
+
+static void on_ready_fd(struct th_ev_src *src, int fd, uint32_t events, void *arg)
+{
+    (void)src;
+    (void)events;
+    struct th_child *c = arg;
+    char word[64];
+    ssize_t n = read(fd, word, sizeof(word));
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+        return;
+    }
+    close_ready(c);
+    if (n > 0 && c->state == TH_CHILD_STARTING) {
+        c->state = TH_CHILD_READY;
+        th_info("init", "child is ready", "name=%s ms=%lld", c->name,
+                (long long)(th_mono_ms() - c->started_ms));
+        th_guest_child_ready(c->g, c);
+    }
+}
+
+static _Noreturn void child_exec(struct th_child *c, char **argv, int cgroup_fd, int ready_fd)
+{
+    sigset_t none;
+    (void)sigemptyset(&none);
+    (void)sigprocmask(SIG_SETMASK, &none, NULL);
+    (void)setsid();
+    if (cgroup_fd >= 0 && write(cgroup_fd, "0", 1) < 0) {
+        dprintf(2, "thimbled: %s: enter the cgroup: %s\n", c->name, strerror(errno));
+    }
+    int null = open("/dev/null", O_RDONLY);
+    if (null >= 0) {
+        (void)dup2(null, 0);
+    }
+    (void)fcntl(ready_fd, F_SETFD, 0);
+    execv(c->g->paths.program, argv);
+    dprintf(2, "thimbled: %s: %s\n", c->g->paths.program, strerror(errno));
+    _exit(127);
+}
+
+static int open_cgroup(struct th_child *c)
+{
+    if (!c->cgroup) {
+        return -1;
+    }
+    if (mkdir(c->cgroup, 0755) < 0 && errno != EEXIST) {
+        th_warn("init", "no cgroup for a child", "path=%s errno=%d", c->cgroup, errno);
+        return -1;
+    }
+    th_autofree char *procs = th_path_join(c->cgroup, "cgroup.procs");
+    return open(procs, O_WRONLY | O_CLOEXEC);
+}
+
+void th_supervise_start(struct th_child *c)
+{
+    int pipe_fd[2];
+    if (pipe2(pipe_fd, O_CLOEXEC | O_NONBLOCK) < 0) {
+        th_error("init", "pipe", "errno=%d", errno);
+        return;
+    }
+    th_autostrv struct th_strv argv = TH_STRV_INIT;
+    for (size_t i = 0; i < c->argv.n; i++) {
+        th_strv_add(&argv, c->argv.v[i]);
+    }
+    th_strv_add(&argv, "--ready-fd");
+    th_strv_addf(&argv, "%d", pipe_fd[1]);
+    th_autoclose int cgroup_fd = open_cgroup(c);
+    pid_t pid = fork();
+    if (pid == 0) {
+        child_exec(c, argv.v, cgroup_fd, pipe_fd[1]);
+    }
+    (void)close(pipe_fd[1]);
+    if (pid < 0) {
+        th_error("init", "fork", "name=%s errno=%d", c->name, errno);
+        (void)close(pipe_fd[0]);
+        return;
+    }
+    c->pid = pid;
+    c->state = TH_CHILD_STARTING;
+    c->started_ms = th_mono_ms();
+    c->ready_fd = pipe_fd[0];
+    c->ready_src = th_ev_add_fd(c->g->ev, c->ready_fd, EPOLLIN, on_ready_fd, c);
+    th_info("init", "child started", "name=%s pid=%d", c->name, (int)pid);
+}
+
+static void on_retry(struct th_ev_src *src, void *arg)
+{
+    (void)src;
+    struct th_child *c = arg;
+    c->retry_src = NULL; /* one-shot sources free themselves */
+    if (c->state == TH_CHILD_BACKOFF) {
+        th_supervise_start(c);
+    }
+}
+
+static void child_ended(struct th_guest *g, struct th_child *c, int status)
+{
+    c->pid = 0;
+    close_ready(c);
+    int64_t up_ms = th_mono_ms() - c->started_ms;
+    th_log(TH_LOG_WARN, "init", "child ended", "name=%s exit=%d signal=%d up_ms=%lld", c->name,
+           WIFEXITED(status) ? WEXITSTATUS(status) : -1, WIFSIGNALED(status) ? WTERMSIG(status) : 0,
+           (long long)up_ms);
+    if (c->state == TH_CHILD_STOPPED) {
+        return;
+    }
+    if (up_ms >= FORGET_AFTER_MS) {
+        c->restarts = 0;
+    }
+    c->state = TH_CHILD_BACKOFF;
+    int64_t delay = th_supervise_delay_ms(c->restarts);
+    c->restarts++;
+    c->total_restarts++;
+    c->retry_src = th_ev_add_timer(g->ev, delay, 0, on_retry, c);
+    th_guest_child_ended(g, c, status);
+}
+
+void th_supervise_reap(struct th_guest *g)
+{
+    for (;;) {
+        int status = 0;
+        pid_t pid = waitpid(-1, &status, WNOHANG);
+        if (pid <= 0) {
+            return;
+        }
+        for (size_t i = 0; i < g->n_children; i++) {
+            if (g->children[i].pid == pid) {
+                child_ended(g, &g->children[i], status);
+                break;
+            }
+        }
+    }
+}
+
+void th_supervise_stop(struct th_child *c, int64_t timeout_ms)
+{
+    c->state = TH_CHILD_STOPPED;
+    th_ev_remove(th_steal(&c->retry_src));
+    if (c->pid <= 0) {
+        return;
+    }
+    (void)kill(c->pid, SIGTERM);
+    int64_t deadline = th_mono_ms() + timeout_ms;
+    while (c->pid > 0 && th_mono_ms() < deadline) {
+        th_supervise_reap(c->g);
+        if (c->pid > 0) {
+            th_sleep_ms(5);
+        }
+    }
+    if (c->pid > 0) {
+        th_warn("init", "child does not end", "name=%s", c->name);
+        (void)kill(c->pid, SIGKILL);
+        while (c->pid > 0) {
+            th_supervise_reap(c->g);
+            th_sleep_ms(1);
+        }
+    }
+}
+
+void th_child_done(struct th_child *c)
+{
+    close_ready(c);
+    th_ev_remove(th_steal(&c->retry_src));
+    free(c->name);
+    free(c->cgroup);
+    th_strv_done(&c->argv);
+}
