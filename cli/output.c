@@ -195,6 +195,11 @@ void th_table_print(struct th_table *t)
             printf("%-*s%s", last ? 0 : (int)width, t->cells[r * t->cols + c], last ? "\n" : "   ");
         }
     }
+    th_table_done(t);
+}
+
+void th_table_done(struct th_table *t)
+{
     for (size_t i = 0; i < t->rows * t->cols; i++) {
         free(t->cells[i]);
     }

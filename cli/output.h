@@ -41,4 +41,5 @@ struct th_table {
 };
 void th_table_row(struct th_table *t, size_t cols, ...); /* cols strings; the first row is the head */
 void th_table_print(struct th_table *t);                 /* to standard output; frees the content */
+void th_table_done(struct th_table *t);
 #endif

@@ -16,7 +16,7 @@ static const char *const output_choices[] = {"text", "json", NULL};
 
 const struct th_cmd_opt th_global_opts[] = {
     {.name = "profile", .short_name = 'p', .arg = "NAME", .help = "Cluster to work on",
-     .dflt = "thimble", .complete = "profile"},
+     .dflt = "default", .complete = "profile"},
     {.name = "output", .short_name = 'o', .arg = "FORMAT", .help = "Output format", .dflt = "text",
      .choices = output_choices},
     {.name = "quiet", .short_name = 'q', .help = "Print results and errors only"},
