@@ -16,12 +16,8 @@
 
 #include "base/alloc.h"
 
-#include <ctype.h>
-#include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdio.h>
-#include <string.h>
 #include <time.h>
 
 static struct {
@@ -63,6 +59,11 @@ int64_t th_mono_us(void)
 int64_t th_mono_ms(void)
 {
     return th_mono_us() / 1000;
+}
+
+int64_t th_mono_real_ms(void)
+{
+    return read_us(CLOCK_MONOTONIC) / 1000;
 }
 
 bool th_clock_is_simulated(void)

@@ -9,6 +9,7 @@ int64_t th_now_ms(void);  /* wall clock, milliseconds since 1970 */
 int64_t th_now_us(void);
 int64_t th_mono_ms(void); /* monotonic; for timeouts and durations */
 int64_t th_mono_us(void);
+int64_t th_mono_real_ms(void); /* never simulated: for waiting on other processes */
 void th_sleep_ms(int64_t ms); /* on a simulated clock: until the clock is moved that far */
 
 /* Tests: from now on time stands at wall_ms and moves only through th_clock_advance_ms. */

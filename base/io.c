@@ -15,6 +15,7 @@
  */
 #include "base/io.h"
 
+#include "base/clock.h"
 #include "base/rand.h"
 
 #include <dirent.h>
@@ -347,13 +348,6 @@ int th_io_list(const char *path, struct th_strv *ret, struct th_err *err)
     return 0;
 }
 
-static int64_t real_mono_ms(void)
-{
-    struct timespec ts;
-    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
 /* Whether fd is still what path names: the file may have been removed by who held the lock. */
 static bool still_named(int fd, const char *path)
 {
@@ -364,7 +358,7 @@ static bool still_named(int fd, const char *path)
 
 int th_io_lock(const char *path, int64_t wait_ms, int *ret_fd, struct th_err *err)
 {
-    int64_t deadline = real_mono_ms() + wait_ms;
+    int64_t deadline = th_mono_real_ms() + wait_ms;
     long nap_ms = 1;
     for (;;) {
         th_autoclose int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -381,7 +375,7 @@ int th_io_lock(const char *path, int64_t wait_ms, int *ret_fd, struct th_err *er
         if (errno != EWOULDBLOCK && errno != EINTR) {
             return fail_path(err, errno, "locking", path);
         }
-        int64_t left = deadline - real_mono_ms();
+        int64_t left = deadline - th_mono_real_ms();
         if (left <= 0) {
             return th_fail(err, TH_R_LOCKED, "%s is held by another process", path);
         }

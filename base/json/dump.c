@@ -89,7 +89,8 @@ static void put_uint(struct th_buf *b, uint64_t v)
     put(b, text + at, sizeof(text) - at);
 }
 
-size_t th_json_format_double(double v, char *buf)
+/* The exponent form is used below 10^low and from 10^high on. */
+static size_t format_double(double v, int low, int high, int exp_digits, char *buf)
 {
     /* The digits: most numbers people write have at most 15, all doubles at most 17. */
     char sci[32];
@@ -115,13 +116,13 @@ size_t th_json_format_double(double v, char *buf)
     while (n > 1 && digits[n - 1] == '0') {
         n--;
     }
-    if (v != 0 && (exp < -6 || exp >= 21)) { /* Go's bounds for the exponent form */
+    if (v != 0 && (exp < low || exp >= high)) {
         *at++ = digits[0];
         if (n > 1) {
             *at++ = '.';
             at = (char *)mempcpy(at, digits + 1, (size_t)n - 1);
         }
-        at += snprintf(at, 8, "e%c%d", exp < 0 ? '-' : '+', abs(exp));
+        at += snprintf(at, 8, "e%c%0*d", exp < 0 ? '-' : '+', exp_digits, abs(exp));
         return (size_t)(at - buf);
     }
     if (exp < 0) {
@@ -141,6 +142,16 @@ size_t th_json_format_double(double v, char *buf)
     }
     *at = '\0';
     return (size_t)(at - buf);
+}
+
+size_t th_json_format_double(double v, char *buf)
+{
+    return format_double(v, -6, 21, 1, buf);
+}
+
+size_t th_json_format_double_g(double v, char *buf)
+{
+    return format_double(v, -4, 6, 2, buf);
 }
 
 static void put_number(struct th_buf *b, struct json_object *o)
