@@ -9,6 +9,7 @@ struct th_pki_pair {
 };
 void th_pki_pair_done(struct th_pki_pair *p);
 #define TH_AUTO_PAIR TH_CLEANUP(th_pki_pair_done)
+#define TH_PKI_CA_DAYS 3650
 /* A self-signed CA, valid TH_PKI_CA_DAYS, backdated by an hour. */
 int th_pki_ca_new(const char *common_name, struct th_pki_pair *ret, struct th_err *err) TH_MUST_USE;
 enum th_pki_use { TH_PKI_SERVER = 1, TH_PKI_CLIENT = 2 };
@@ -31,7 +32,8 @@ int th_pki_sign_es256(const char *key_pem, const void *p, size_t n, unsigned cha
                       struct th_err *err) TH_MUST_USE;
 int th_pki_verify_es256(const char *key_pem_private_or_public, const void *p, size_t n,
                         const unsigned char sig[64], struct th_err *err) TH_MUST_USE;
-/* Subject of a certificate: CN and all O's. For kubeconfigs and authentication. */
+/* Subject of a certificate: CN and all O's. For kubeconfigs and authentication. Each ret may be
+ * NULL; organizations are added to ret_orgs. */
 int th_pki_subject(const char *cert_pem, char **ret_cn, struct th_strv *ret_orgs, int64_t *ret_not_after_ms,
                    struct th_err *err) TH_MUST_USE;
 #endif
