@@ -14,12 +14,4 @@ struct th_head {
 /* p must be one JSON object; anything else is TH_R_BAD_REQUEST. Brackets, strings and separators
  * are checked, numbers and literals are not: the bytes come from th_json_dump or from ourselves. */
 int th_head_scan(const char *p, size_t n, struct th_head *ret, struct th_err *err) TH_MUST_USE;
-
-/* Walks the members of the object text at *pos ('{' before the first call). Gives the raw name
- * (escapes not decoded) and the text of the value; false at the end or on malformed text. */
-struct th_head_members {
-    const char *p, *end;
-    bool started;
-};
-bool th_head_member(struct th_head_members *m, struct th_str *ret_name, struct th_str *ret_value);
 #endif

@@ -8,6 +8,7 @@
  * A selector's transition out (an update after which the object no longer matches) is shown as
  * DELETED with the state before, stamped with the event's revision, as upstream's watch cache does.
  */
+#include "base/json/slice.h"
 #include "controlplane/store/store_priv.h"
 
 #include <inttypes.h>
@@ -107,10 +108,11 @@ bool th_obj_label(const struct th_obj *o, const char *key, struct th_str *ret_va
     if (!o->labels_json) {
         return false;
     }
-    struct th_head_members m = {.p = o->labels_json, .end = o->labels_json + o->labels_n};
+    const struct th_str labels = {o->labels_json, o->labels_n};
+    struct th_json_slice m = TH_JSON_SLICE(labels);
     struct th_str want = th_str_of(key);
     struct th_str name, value;
-    while (th_head_member(&m, &name, &value)) {
+    while (th_json_slice_member(&m, &name, &value)) {
         if (th_str_eq(name, want) && value.n >= 2 && value.p[0] == '"') {
             *ret_value = (struct th_str){value.p + 1, value.n - 2};
             return true;
