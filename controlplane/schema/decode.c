@@ -23,7 +23,7 @@
 #include "base/encode.h"
 #include "controlplane/schema/gotext.h"
 #include "controlplane/schema/quantity.h"
-#include "controlplane/schema/schema.h"
+#include "controlplane/schema/schema_priv.h"
 
 #define MAX_STRICT_ERRORS 100 /* sigs.k8s.io/json stops counting there */
 
@@ -418,7 +418,6 @@ static int check_one(struct decoder *d, const struct th_field *f, struct th_json
 
 /* ---- Zero values ---- */
 
-static void complete(const struct th_type *t, struct th_json *obj);
 
 /* What a null becomes in a list or as a map's value, and what a field without omitempty shows. */
 static struct th_json *zero_one(const struct th_field *f)
@@ -441,7 +440,7 @@ static struct th_json *zero_one(const struct th_field *f)
         return th_json_string("0s");
     case TH_F_STRUCT: {
         struct th_json *o = th_json_object();
-        complete(f->sub, o);
+        th_schema_complete(f->sub, o);
         return o;
     }
     case TH_F_TIME:
@@ -475,7 +474,7 @@ static bool is_empty(const struct th_field *f, const struct th_json *v)
     }
 }
 
-static void complete(const struct th_type *t, struct th_json *obj)
+void th_schema_complete(const struct th_type *t, struct th_json *obj)
 {
     for (size_t i = 0; i < t->n_fields; i++) {
         const struct th_field *f = &t->fields[i];
@@ -662,7 +661,7 @@ static int check_struct(struct decoder *d, const struct th_type *t, struct th_js
         th_json_set(obj, changed[i]->name, th_json_ref(th_json_at(values, i)));
     }
     if (!custom && !d->saved) {
-        complete(t, obj);
+        th_schema_complete(t, obj);
     }
     return 0;
 }

@@ -2,6 +2,7 @@
 """Turns schema/data/*.tsv into schema_tables.c: every built-in type and kind as constant tables.
 
 Usage: gen_tables.py OUTPUT.c SCHEMA.tsv... [--gotypes GOTYPES.tsv] [--doc DESCRIPTIONS.tsv]
+                     [--defaults TYPE_DEFAULTS.tsv]
 
 The input has three kinds of rows (see the first line of schema_ga.tsv): `k` a kind, `t` a type, `f`
 a field of the type above it. A kind whose group/version is "*" is served in every group and version
@@ -117,6 +118,83 @@ def parse_type(text, types):
     return "TH_F_STRUCT", shape, text
 
 
+def read_defaults(path, types):
+    """Rows `type path value condition` in order; returns type -> list of (path, value, condition)."""
+    out = {}
+    if path:
+        with open(path, encoding="ascii") as f:
+            for line in f:
+                if line.startswith("#"):
+                    continue
+                cols = (line.rstrip("\n").split("\t") + ["", ""])[:4]
+                if cols[0] not in types:
+                    die(f"{path}: no type {cols[0]}")
+                out.setdefault(cols[0], []).append(tuple(cols[1:]))
+    return out
+
+
+def find_field(types, type_name, path):
+    """The row of the field at a dotted path below a type."""
+    for part in path.split("."):
+        row = next((f for f in types[type_name]["fields"] if f[0] == part), None)
+        if row is None:
+            die(f"no field {part} of {path} in {type_name}")
+        type_name = row[1]
+    return row
+
+
+def with_defaults(types, defaults):
+    """Names of types that have defaults themselves or in a type below."""
+    found = set(defaults)
+    changed = True
+    while changed:
+        changed = False
+        for name, t in types.items():
+            if name in found:
+                continue
+            for f in t["fields"]:
+                if f[1].lstrip("[]{}") in found or f[1] == "{}quantity":
+                    found.add(name)
+                    changed = True
+                    break
+    return found
+
+
+def emit_defaults(types, defaults, names):
+    """The arrays of default rows, and one that leads from a type's index to its rows."""
+    lines, refs = [], []
+    for n, name in enumerate(names):
+        rows = defaults.get(name)
+        if not rows:
+            refs.append("    {NULL, 0},")
+            continue
+        lines.append(f"static const struct th_default d{n}[] = {{ /* {name} */")
+        for path, value, condition in rows:
+            if path.startswith("@"):
+                lines.append(f"    {{.hook = th_default_{path[1:]}}},")
+                continue
+            field = find_field(types, name, path)
+            init = [f".path = {quote(path)}", f".value = {quote(value)}"]
+            if "p" in field[2]:
+                init.append(".pointer = true")
+            if condition:
+                key, _, wanted = condition.partition("=")
+                find_field(types, name, key.lstrip("!"))
+                init.append(f".cond = {quote(key.lstrip('!'))}")
+                if key.startswith("!"):
+                    init.append(".cond_unset = true")
+                if wanted:
+                    init.append(f".cond_value = {quote(wanted)}")
+            lines.append("    {" + ", ".join(init) + "},")
+        lines.append("};")
+        refs.append(f"    {{d{n}, {len(rows)}}},")
+    lines.append("static const struct th_default_list default_lists[] = {")
+    lines += refs
+    lines.append("};")
+    lines.append("const struct th_default_list *const th_builtin_defaults = default_lists;")
+    return lines
+
+
 def has_type_meta(fields):
     """TypeMeta is inlined in Go and absent from protobuf; the data lists its own numbers."""
     return (len(fields) >= 2 and fields[0][0] == "kind" and fields[1][0] == "apiVersion"
@@ -124,7 +202,7 @@ def has_type_meta(fields):
 
 
 def main(argv):
-    gotypes = docs = None
+    gotypes = docs = defaults_path = None
     paths, out_path = [], None
     i = 0
     while i < len(argv):
@@ -132,6 +210,8 @@ def main(argv):
             gotypes, i = argv[i + 1], i + 2
         elif argv[i] == "--doc":
             docs, i = argv[i + 1], i + 2
+        elif argv[i] == "--defaults":
+            defaults_path, i = argv[i + 1], i + 2
         elif out_path is None:
             out_path, i = argv[i], i + 1
         else:
@@ -143,6 +223,8 @@ def main(argv):
         if key[0] not in types:
             die(f"no type {key[0]} for extra data")
 
+    defaults = read_defaults(defaults_path, types)
+    defaulted = with_defaults(types, defaults)
     names = sorted(types)
     index = {name: n for n, name in enumerate(names)}
     keys_pool, enum_pool = Pool("keys_"), Pool("enum_")
@@ -210,7 +292,9 @@ def main(argv):
                 init.append(f".doc = {quote(docs[(name, fname)][0])}")
             rows.append("    {" + ", ".join(init) + "},")
         n = index[name]
-        tflags = " .flags = TH_TF_ATOMIC," if types[name]["atomic"] else ""
+        flag_words = (["TH_TF_ATOMIC"] if types[name]["atomic"] else []) + \
+            (["TH_TF_DEFAULTS"] if name in defaulted else [])
+        tflags = f" .flags = {' | '.join(flag_words)}," if flag_words else ""
         doc = f" .doc = {quote(docs[(name, '')][0])}," if (name, "") in docs else ""
         if fields:
             body.append(f"static const struct th_field f{n}[] = {{ /* {name} */")
@@ -247,6 +331,7 @@ def main(argv):
         f.write("\n".join(keys_pool.lines + enum_pool.lines + body) + "\n")
         f.write(f"static const struct th_type types[{len(names)}] = {{\n" + "\n".join(table) + "\n};\n")
         f.write(f"static const struct th_kind kinds[] = {{\n" + "\n".join(kind_lines) + "\n};\n")
+        f.write("\n".join(emit_defaults(types, defaults, names)) + "\n")
         f.write("const struct th_type *const th_builtin_types = types;\n"
                 f"const size_t th_builtin_types_n = {len(names)};\n"
                 "const struct th_kind *const th_builtin_kinds = kinds;\n"

@@ -73,6 +73,7 @@ struct th_type {
 #define TH_TF_ATOMIC 1u      /* struct type: atomic */
 #define TH_TF_PRESERVE 2u    /* unknown fields are kept */
 #define TH_TF_CUSTOM 4u      /* of a custom resource: no Go struct's zero values, nothing dropped */
+#define TH_TF_DEFAULTS 8u    /* it or a type below it has defaults */
 
 struct th_kind {
     const char *group; /* "" for core */
