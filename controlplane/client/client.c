@@ -9,6 +9,7 @@
  * from two revisions would be no state that ever was.
  */
 #include "base/encode.h"
+#include "base/json/slice.h"
 #include "base/limits.h"
 #include "controlplane/client/client_priv.h"
 
@@ -296,10 +297,9 @@ struct paging {
 };
 
 static int get_page(struct th_client *c, const struct paging *p, const bool *cancel,
-                    struct th_json **ret, struct th_err *err)
+                    struct th_buf *ret_text, struct th_err *err)
 {
     th_autobuf struct th_buf query = TH_BUF_INIT;
-    th_autobuf struct th_buf answer = TH_BUF_INIT;
     th_client_add_query(&query, "labelSelector", or_null(p->label_selector));
     th_client_add_query(&query, "fieldSelector", or_null(p->field_selector));
     if (!p->whole) {
@@ -310,87 +310,87 @@ static int get_page(struct th_client *c, const struct paging *p, const bool *can
     th_client_add_query(&query, "continue", p->token);
     struct th_client_req req = {.method = "GET", .path = p->path, .query = th_buf_cstr(&query),
                                 .cancel = cancel};
-    TH_TRY(th_client_do(c, &req, &answer, err));
-    return parse_answer(&answer, ret, err);
+    return th_client_do(c, &req, ret_text, err);
+}
+
+static char *slice_dup(struct th_str s)
+{
+    return s.n > 0 ? th_xstrndup(s.p, s.n) : NULL;
 }
 
 int th_client_list_pages(struct th_client *c, struct th_gvr r, const char *ns,
                          const char *label_selector, const char *field_selector, const bool *cancel,
-                         bool (*fn)(void *arg, struct th_json *page, bool restart), void *arg,
-                         char **ret_rv, struct th_err *err)
+                         th_list_page_fn *fn, void *arg, char **ret_rv, struct th_err *err)
 {
     th_autofree char *path = th_client_path(r, ns, NULL, NULL);
+    th_autofree char *rv = NULL;
     struct paging p = {.path = path, .label_selector = label_selector,
                        .field_selector = field_selector};
-    bool restart = false, more = true;
-    int rc = 0;
-    while (more) {
-        TH_AUTO(th_json) struct th_json *page = NULL;
+    bool restart = false;
+    int rc;
+    do {
+        th_autobuf struct th_buf text = TH_BUF_INIT;
         TH_AUTO_ERR struct th_err page_err = TH_ERR_INIT;
-        rc = get_page(c, &p, cancel, &page, &page_err);
+        rc = get_page(c, &p, cancel, &text, &page_err);
         if (rc == -TH_R_EXPIRED && p.token) {
             free(th_steal(&p.token));
             p.whole = restart = true;
-            rc = 0;
-            continue;
+            rc = get_page(c, &p, cancel, &text, &page_err);
         }
+        free(th_steal(&p.token));
         if (rc < 0) {
             if (err) {
                 th_err_move(err, &page_err);
             }
             break;
         }
-        free(p.token);
-        p.token = dup_path(page, "metadata.continue");
-        more = fn(arg, page, restart) && p.token;
+        struct th_str meta = th_json_slice_get(th_buf_str(&text), "metadata");
+        p.token = slice_dup(th_json_slice_text(th_json_slice_get(meta, "continue")));
+        free(rv);
+        rv = slice_dup(th_json_slice_text(th_json_slice_get(meta, "resourceVersion")));
+        rc = fn(arg, th_buf_str(&text), restart, err);
         restart = false;
-        if (!more && ret_rv) {
-            const char *rv = th_json_path_str(page, "metadata.resourceVersion");
-            *ret_rv = th_xstrdup(rv ? rv : "");
-        }
-    }
+    } while (rc >= 0 && p.token);
     free(p.token);
-    return rc;
+    if (rc >= 0 && ret_rv) {
+        *ret_rv = rv ? th_steal(&rv) : th_xstrdup("");
+    }
+    return rc < 0 ? rc : 0;
 }
 
-struct gather {
-    struct th_json *list;
-};
-
-static bool gather_page(void *arg, struct th_json *page, bool restart)
+static int gather_page(void *arg, struct th_str text, bool restart, struct th_err *err)
 {
-    struct gather *g = arg;
+    struct th_json **list = arg;
+    TH_AUTO(th_json) struct th_json *page = NULL;
+    if (th_json_parse(text.p, text.n, NULL, &page, err) < 0) {
+        th_wrap(err, "reading the server's answer");
+        return -TH_R_PARSE;
+    }
     if (restart) {
-        th_json_unref(th_steal(&g->list));
+        th_json_unref(th_steal(list));
     }
-    if (!g->list) {
-        g->list = th_json_ref(page);
-        return true;
+    if (!*list) {
+        *list = th_steal(&page);
+        return 0;
     }
-    struct th_json *into = th_json_path_array(g->list, "items");
+    struct th_json *into = th_json_path_array(*list, "items");
     struct th_json *items = th_json_get(page, "items");
     for (size_t i = 0; i < th_json_len(items); i++) {
         th_json_append(into, th_json_ref(th_json_at(items, i)));
     }
-    return true;
+    return 0;
 }
 
 int th_client_list(struct th_client *c, struct th_gvr r, const char *ns, const char *label_selector,
                    const char *field_selector, struct th_json **ret_list, struct th_err *err)
 {
-    struct gather g = {NULL};
-    int rc = th_client_list_pages(c, r, ns, label_selector, field_selector, NULL, gather_page, &g,
-                                  NULL, err);
-    if (rc < 0) {
-        th_json_unref(g.list);
-        return rc;
-    }
-    (void)th_json_path_del(g.list, "metadata.continue");
-    (void)th_json_path_del(g.list, "metadata.remainingItemCount");
+    TH_AUTO(th_json) struct th_json *list = NULL;
+    TH_TRY(th_client_list_pages(c, r, ns, label_selector, field_selector, NULL, gather_page, &list,
+                                NULL, err));
+    (void)th_json_path_del(list, "metadata.continue");
+    (void)th_json_path_del(list, "metadata.remainingItemCount");
     if (ret_list) {
-        *ret_list = g.list;
-    } else {
-        th_json_unref(g.list);
+        *ret_list = th_steal(&list);
     }
     return 0;
 }

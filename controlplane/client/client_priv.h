@@ -84,11 +84,12 @@ int th_client_fail_status(int http_status, struct th_str body, struct th_err *er
 /* request(), with statuses >= 400 turned into errors. */
 int th_client_do(struct th_client *c, const struct th_client_req *req, struct th_buf *ret_body,
                  struct th_err *err) TH_MUST_USE;
-/* A list page by page: fn gets each page's list object (borrowed); false stops. *ret_rv is the list's
- * resourceVersion (caller frees; NULL: not wanted). When the continue token expires halfway, the whole
- * list is asked for at once and fn is called with restart = true first: forget the pages before. */
+/* A list page by page: fn gets the text of each page's list object and returns < 0 to give up.
+ * *ret_rv is the list's resourceVersion (caller frees; may be NULL). When the continue token expires
+ * halfway, the whole list is asked for at once and fn gets it with restart = true: forget the pages
+ * before. */
+typedef int th_list_page_fn(void *arg, struct th_str page, bool restart, struct th_err *err);
 int th_client_list_pages(struct th_client *c, struct th_gvr r, const char *ns,
                          const char *label_selector, const char *field_selector, const bool *cancel,
-                         bool (*fn)(void *arg, struct th_json *page, bool restart), void *arg,
-                         char **ret_rv, struct th_err *err) TH_MUST_USE;
+                         th_list_page_fn *fn, void *arg, char **ret_rv, struct th_err *err) TH_MUST_USE;
 #endif
