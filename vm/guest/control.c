@@ -208,8 +208,11 @@ int th_ctl_open_port(struct th_ev *ev, th_ctl_open_fn *open_fn, th_ctl_fn *fn, v
     struct th_ctl *c = ctl_new(ev, open_fn, fn, arg);
     c->fd = fd;
     c->src = th_ev_add_fd(ev, fd, EPOLLIN | EPOLLOUT | EPOLLET, on_port, c);
-    on_port(c->src, fd, 0, c); /* the launcher may have been there before us */
     *ret = c;
+    if (port_is_open(fd)) { /* the launcher was there before us; what it said waits for the loop */
+        c->connected = true;
+        open_fn(c, arg);
+    }
     return 0;
 }
 
