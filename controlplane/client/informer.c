@@ -180,10 +180,10 @@ static void change(struct th_informer *i, const char *key, struct entry *now, st
     if (i->o.on_event && news && !__atomic_load_n(&i->stop, __ATOMIC_ACQUIRE)) {
         TH_AUTO(th_json) struct th_json *a = NULL;
         TH_AUTO(th_json) struct th_json *b = entry_parse(shown);
-        if (!now && last.p) {
-            (void)th_json_parse(last.p, last.n, NULL, &a, NULL);
+        bool have_last = !now && last.p && th_json_parse(last.p, last.n, NULL, &a, NULL) == 0;
+        if (!have_last) {
+            a = entry_parse(old);
         }
-        a = a ? a : entry_parse(old);
         if (a || b) {
             i->o.on_event(i->o.arg, a, b);
         }
@@ -290,10 +290,7 @@ static void set_synced(struct th_informer *i)
 static int apply(struct th_informer *i, const struct th_watch_item *it, struct th_err *err)
 {
     if (it->type == TH_WI_ERROR) {
-        return th_client_fail_status(
-            (int)strtol(th_json_slice_get(it->object, "code").p ? th_json_slice_get(it->object, "code").p
-                                                               : "500", NULL, 10),
-            it->object, err);
+        return th_client_fail_status(500, it->object, err); /* the Status says its own code */
     }
     struct th_str rv = th_json_slice_text(th_json_slice_path(it->object, "metadata.resourceVersion"));
     if (it->type != TH_WI_BOOKMARK) {
