@@ -6,8 +6,8 @@
  * thread writes them. What arrives is correlated as client-go's EventCorrelator does it, so that
  * `kubectl describe` shows the same lines:
  *   - the spam filter: per source and object a bucket of 25 events, refilled by one in 5 minutes;
- *   - aggregation: more than 10 different messages of one (object, type, reason) within 10 minutes
- *     become one Event "(combined from similar events): ...";
+ *   - aggregation: from the tenth different message of one (object, type, reason) within 10 minutes on,
+ *     further ones become one Event "(combined from similar events): ...";
  *   - counting: the same Event again is a PATCH of count and lastTimestamp.
  * What is remembered for this is bounded: the oldest go when CACHE_MAX is reached.
  *
@@ -28,7 +28,7 @@
 #define CACHE_MAX 4096
 #define SPAM_BURST 25.0
 #define SPAM_REFILL_MS (300.0 * 1000.0)
-#define AGGREGATE_OVER 10
+#define AGGREGATE_AT 10
 #define WINDOW_MS (600 * INT64_C(1000))
 #define TRIES 12
 #define RETRY_MS 1000
@@ -156,10 +156,12 @@ static bool aggregated(struct th_recorder *r, const char *group, const char *mes
         th_hmap_clear(&g->messages);
     }
     g->at_ms = now_ms;
-    if (g->messages.n <= AGGREGATE_OVER) {
-        th_hmap_set(&g->messages, message, NULL);
+    th_hmap_set(&g->messages, message, NULL);
+    if (g->messages.n < AGGREGATE_AT) {
+        return false;
     }
-    return g->messages.n > AGGREGATE_OVER;
+    (void)th_hmap_remove(&g->messages, message); /* the set grows no further */
+    return true;
 }
 
 /* ---- Writing ---- */
