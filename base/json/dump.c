@@ -146,7 +146,9 @@ static size_t format_double(double v, int low, int high, int exp_digits, char *b
 
 size_t th_json_format_double(double v, char *buf)
 {
-    return format_double(v, -6, 21, 1, buf);
+    /* Go goes on without exponent up to 10^21, but such text would read back as an integer that does
+     * not fit 64 bits. */
+    return format_double(v, -6, 18, 1, buf);
 }
 
 size_t th_json_format_double_g(double v, char *buf)
