@@ -25,6 +25,7 @@ SCHEMA_TYPES = {
     "schema|bool": ("TH_F_SCHEMA_OR_BOOL", "TH_SHAPE_ONE"),
     "{}schema|[]s": ("TH_F_SCHEMA_OR_STRINGS", "TH_SHAPE_MAP"),
 }
+WRAPPED_LISTS = {"v1.Verbs"}  # in protobuf a message {1: items}
 SCHEMA_SUB = "apiextensions.v1.JSONSchemaProps"
 
 
@@ -196,9 +197,13 @@ def emit_defaults(types, defaults, names):
 
 
 def has_type_meta(fields):
-    """TypeMeta is inlined in Go and absent from protobuf; the data lists its own numbers."""
-    return (len(fields) >= 2 and fields[0][0] == "kind" and fields[1][0] == "apiVersion"
-            and fields[0][3] == "1" and fields[1][3] == "2" and fields[0][2] == "o")
+    """TypeMeta is inlined in Go and absent from protobuf; the data lists its own numbers. It shows
+    in that another field has number 1 too."""
+    if not (len(fields) >= 2 and fields[0][0] == "kind" and fields[1][0] == "apiVersion"
+            and fields[0][3] == "1" and fields[1][3] == "2" and fields[0][2] == "o"):
+        return False
+    others = {f[3] for f in fields[2:] if f[3]}
+    return not others or "1" in others
 
 
 def main(argv):
@@ -258,8 +263,6 @@ def main(argv):
                     c_flags.append("TH_FF_OPEN_ENUM")
                     enum = enum[1:]
                 init.append(f".enums = {enum_pool.get(enum.split('|'))}")
-            if c_flags:
-                init.append(".flags = " + " | ".join(c_flags))
             if topo == "" and shape == "TH_SHAPE_LIST":
                 topo = "atomic"
             if topo == "" and shape == "TH_SHAPE_ONE" and sub and types[sub]["atomic"]:
@@ -283,13 +286,19 @@ def main(argv):
             if dflt:
                 init.append(f".dflt = {quote(dflt)}")
             if (name, fname) in gotypes:
-                go_type, embedded = gotypes[(name, fname)]
+                go_type, embedded, via = (gotypes[(name, fname)] + ["", ""])[:3]
+                if go_type in WRAPPED_LISTS:
+                    c_flags.append("TH_FF_WRAPPED")
                 if go_type:
                     init.append(f".go = {quote(go_type)}")
                 if embedded:
                     init.append(f".go_embedded = {quote(embedded)}")
+                if via:
+                    init.append(".pb_via = {" + ", ".join(via.split(".")) + "}")
             if (name, fname) in docs:
                 init.append(f".doc = {quote(docs[(name, fname)][0])}")
+            if c_flags:
+                init.append(".flags = " + " | ".join(c_flags))
             rows.append("    {" + ", ".join(init) + "},")
         n = index[name]
         flag_words = (["TH_TF_ATOMIC"] if types[name]["atomic"] else []) + \

@@ -39,6 +39,7 @@ enum th_topology { TH_TOPO_GRANULAR, TH_TOPO_ATOMIC, TH_TOPO_SET, TH_TOPO_MAP };
 #define TH_FF_POINTER 8u
 #define TH_FF_OPEN_ENUM 16u /* enum values are known constants, others are allowed */
 #define TH_FF_INLINE 32u    /* kind and apiVersion of TypeMeta: not in protobuf */
+#define TH_FF_WRAPPED 64u   /* a list that is a message {1: items} in protobuf */
 #define TH_PATCH_MERGE 1u
 #define TH_PATCH_REPLACE 2u
 #define TH_PATCH_RETAIN_KEYS 4u
@@ -52,6 +53,7 @@ struct th_field {
     const char *merge_key;     /* strategic merge key or NULL */
     const char *dflt;          /* default as JSON text, or NULL */
     uint16_t pb;               /* protobuf field number; 0: not in protobuf */
+    uint8_t pb_via[2];         /* numbers of the messages around it where JSON has it inline */
     uint8_t type;              /* enum th_ftype */
     uint8_t shape;             /* enum th_shape */
     uint8_t topology;          /* enum th_topology */
@@ -130,6 +132,10 @@ int th_pb_decode(const void *p, size_t n, const struct th_kind *k, const struct 
 /* Encodes with the envelope. obj must have passed th_schema_decode. */
 int th_pb_encode(const struct th_kind *k, const struct th_json *obj, struct th_buf *b,
                  struct th_err *err) TH_MUST_USE;
+
+/* Appends one frame of application/vnd.kubernetes.protobuf;stream=watch: 4 bytes of length, then a
+ * bare WatchEvent around `obj`, which is what th_pb_encode made (envelope included). */
+void th_pb_watch_frame(const char *event_type, struct th_str obj, struct th_buf *b);
 
 /* ---- OpenAPI (openapi.c) ---- */
 struct th_openapi_path; /* the API server describes its routes; see openapi.h */
