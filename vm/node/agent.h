@@ -67,10 +67,14 @@ struct ctr {
     struct inst cur, last;
     int restarts;
     int64_t backoff_ms;      /* next wait; 0 before the first failure */
-    int64_t backoff_until;   /* mono ms; 0 when not waiting */
+    int64_t backoff_last;    /* wall ms: when backoff_ms was last raised */
+    bool in_backoff;         /* CrashLoopBackOff was announced for this end */
     char *wait_reason, *wait_message; /* why it is not running, or NULL: the default */
     int64_t retry_at;        /* mono ms: a failed creation or pull is tried again */
-    int64_t pull_backoff_ms;
+    int64_t pull_backoff_ms; /* next wait after a failed pull */
+    int64_t pull_failed_at;  /* mono ms */
+    char *pull_error;
+    bool want_restart;       /* the instance ended and may start again */
     /* being stopped */
     enum stop_phase stop;
     int64_t stop_deadline;   /* mono ms: next phase */
@@ -125,7 +129,6 @@ struct pod {
     bool sandbox_ready;
     char *ip;
     int64_t start_ms;     /* status.startTime */
-    int64_t deadline_wall_ms; /* activeDeadlineSeconds, or 0 */
     bool volumes_ready;
     char *volumes_error;
     int64_t volumes_retry_at;
@@ -137,7 +140,7 @@ struct pod {
     char *pushed_status;  /* what the server took last */
     int64_t push_retry_at;
     int push_failures;
-    struct th_json *pushed_resv;
+    bool saved;           /* pod.json holds obj */
 };
 
 struct agent {
@@ -153,6 +156,7 @@ struct agent {
     struct th_recorder *recorder;
     struct th_informer *pod_inf, *svc_inf, *node_inf;
     char *crun, *conmon;
+    atomic_llong offline_until;   /* mono ms: no registry answered lately */
     char *exit_dir, *crun_root, *attach_dir, *ns_dir;
     int inotify_fd;
     atomic_bool stopping;

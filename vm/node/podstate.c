@@ -235,6 +235,7 @@ int pod_save(struct pod *p, struct th_err *err)
         struct th_json *c = th_json_object();
         th_json_set_int(c, "restarts", p->ctrs[k].restarts);
         th_json_set_int(c, "backoff", p->ctrs[k].backoff_ms);
+        th_json_set_int(c, "backoffLast", p->ctrs[k].backoff_last);
         th_json_set(cs, p->ctrs[k].name, c);
     }
     return write_json(state, o, err);
@@ -291,6 +292,7 @@ int pod_load(struct pod *p, struct th_err *err)
         struct th_json *s = th_json_get(cs, c->name);
         c->restarts = (int)th_json_path_int(s, "restarts", 0);
         c->backoff_ms = th_json_path_int(s, "backoff", 0);
+        c->backoff_last = th_json_path_int(s, "backoffLast", 0);
         load_instances(p, c);
     }
     return 0;
