@@ -334,6 +334,7 @@ int th_client_list_pages(struct th_client *c, struct th_gvr r, const char *ns,
         rc = get_page(c, &p, cancel, &text, &page_err);
         if (rc == -TH_R_EXPIRED && p.token) {
             free(th_steal(&p.token));
+            th_buf_clear(&text);
             p.whole = restart = true;
             rc = get_page(c, &p, cancel, &text, &page_err);
         }
