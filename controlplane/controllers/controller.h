@@ -1,0 +1,56 @@
+#ifndef TH_CONTROLLER_H
+#define TH_CONTROLLER_H
+/* The controller runtime: what is the same for every controller lives here once. A controller is a
+ * row: what it watches, how an event becomes keys, and a reconcile function that reads the caches,
+ * computes what should be and writes the difference. It never trusts the event itself.
+ *
+ * To add one: a file with `const struct th_controller th_ctrl_<name>` and a row in controllers.def. */
+#include "controlplane/client/client.h"
+#include "controlplane/controllers/controllers.h"
+
+struct th_ctrl; /* one running controller */
+
+/* Called in an informer's thread; enqueues keys and does nothing else that takes time. */
+typedef void th_ctrl_event_fn(struct th_ctrl *c, const struct th_json *old, const struct th_json *now);
+
+struct th_ctrl_watch {
+    struct th_gvr gvr;
+    th_ctrl_event_fn *on_event; /* NULL: the cache is wanted, events are not */
+};
+
+struct th_controller {
+    const char *name;                    /* also the component of its events */
+    const struct th_ctrl_watch *watches; /* ends with gvr.plural NULL */
+    /* Makes the world of `key` as it should be. *ret_after_ms > 0 asks to be called again then. A
+     * failure is logged and tried again with back-off. One key is never in two threads. */
+    int (*reconcile)(struct th_ctrl *c, const char *key, int64_t *ret_after_ms, struct th_err *err);
+    int64_t tick_ms;                     /* > 0: key "" is enqueued this often */
+    void *(*state_new)(struct th_ctrl *c); /* before any event; NULL: none */
+    void (*state_free)(void *state);
+};
+
+struct th_client *th_ctrl_client(struct th_ctrl *c);
+struct th_recorder *th_ctrl_recorder(struct th_ctrl *c);
+const struct th_controllers_opts *th_ctrl_opts(struct th_ctrl *c);
+void *th_ctrl_state(struct th_ctrl *c);
+/* The shared cache of a watched resource; a resource that no row watches is a broken invariant. */
+struct th_informer *th_ctrl_informer(struct th_ctrl *c, struct th_gvr gvr);
+
+void th_ctrl_enqueue(struct th_ctrl *c, const char *key);
+void th_ctrl_enqueue_after(struct th_ctrl *c, const char *key, int64_t delay_ms);
+/* "ns/name" or "name" of an object. */
+void th_ctrl_enqueue_obj(struct th_ctrl *c, const struct th_json *obj);
+char *th_ctrl_key(const struct th_json *obj); /* the caller frees */
+/* Splits a key; ns is "" for cluster-scoped ones. name points into key, ns is the caller's. */
+char *th_ctrl_key_split(const char *key, const char **ret_name);
+
+/* Event functions for the usual cases: the object itself; its controlling owner of any kind that is
+ * reconciled here (kind is the owner's). */
+void th_ctrl_on_self(struct th_ctrl *c, const struct th_json *old, const struct th_json *now);
+void th_ctrl_enqueue_owner(struct th_ctrl *c, const struct th_json *old, const struct th_json *now,
+                           const char *kind);
+
+/* After a create or update for `key`: the answered object must be in the cache before key is
+ * reconciled again, so that what was just made is not made twice. */
+void th_ctrl_expect(struct th_ctrl *c, const char *key, struct th_gvr gvr, const struct th_json *written);
+#endif
