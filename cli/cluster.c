@@ -1,6 +1,6 @@
 /*
- * Reaching a running cluster from a command: the profile says where the API is and holds the admin's
- * certificate, so commands work without a kubeconfig and whatever its current context is.
+ * Reaching a running cluster from a command: the profile says where the API is and holds the
+ * admin's certificate, so commands work without a kubeconfig and whatever its current context is.
  */
 #include "cli/cluster.h"
 #include "cli/output.h"
@@ -41,14 +41,10 @@ static const struct {
     const char *step;
     const char *text;
 } step_texts[] = {
-    {"prepare", "Preparing the profile"},
-    {"disk", "Preparing the disk"},
-    {"machine", "Starting the machine"},
-    {"kernel", "Booting the kernel"},
-    {"data-disk", "Mounting the data disk"},
-    {"controlplane", "Starting the control plane"},
-    {"node", "Starting the node"},
-    {"stop-pods", "Stopping pods"},
+    {"prepare", "Preparing the profile"},    {"disk", "Preparing the disk"},
+    {"machine", "Starting the machine"},     {"kernel", "Booting the kernel"},
+    {"data-disk", "Mounting the data disk"}, {"controlplane", "Starting the control plane"},
+    {"node", "Starting the node"},           {"stop-pods", "Stopping pods"},
     {"shutdown", "Shutting down"},
 };
 

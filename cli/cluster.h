@@ -10,7 +10,8 @@ struct th_cluster_conn {
     struct th_client *client; /* the admin's */
 };
 /* Opens the profile's running cluster. TH_R_NOT_RUNNING and TH_R_NOT_FOUND say what to type. */
-int th_cluster_open(const struct th_cli *cli, struct th_cluster_conn *ret, struct th_err *err) TH_MUST_USE;
+int th_cluster_open(const struct th_cli *cli, struct th_cluster_conn *ret,
+                    struct th_err *err) TH_MUST_USE;
 void th_cluster_done(struct th_cluster_conn *c);
 #define TH_AUTO_CLUSTER TH_CLEANUP(th_cluster_done)
 

@@ -1,6 +1,6 @@
 /*
- * thimble apply: plain server-side apply, for machines without kubectl. Every document of the files is
- * sent as an apply patch with field manager "thimble"; discovery says which resource a kind is.
+ * thimble apply: plain server-side apply, for machines without kubectl. Every document of the files
+ * is sent as an apply patch with field manager "thimble"; discovery says which resource a kind is.
  * Documents are applied in their order, and one that fails does not keep the others from being
  * tried: what failed is reported at the end, as kubectl does.
  */
@@ -42,8 +42,10 @@ static int map_kind(struct th_client *client, const char *api_version, const cha
             return 0;
         }
     }
-    (void)th_fail(err, TH_R_NOT_FOUND, "no matches for kind \"%s\" in version \"%s\"", kind, api_version);
-    return th_hint(err, "check apiVersion and kind; a custom kind needs its CustomResourceDefinition first");
+    (void)th_fail(err, TH_R_NOT_FOUND, "no matches for kind \"%s\" in version \"%s\"", kind,
+                  api_version);
+    return th_hint(
+        err, "check apiVersion and kind; a custom kind needs its CustomResourceDefinition first");
 }
 
 static int apply_one(const struct th_cli *cli, struct th_client *client, const struct th_json *doc,
@@ -56,7 +58,8 @@ static int apply_one(const struct th_cli *cli, struct th_client *client, const s
         return th_fail(err, TH_R_PARSE, "an object needs apiVersion, kind and metadata.name");
     }
     if (th_streq(kind, "List") && th_streq(api_version, "v1")) {
-        return th_fail(err, TH_R_UNSUPPORTED, "apply the items of a List as documents of their own");
+        return th_fail(err, TH_R_UNSUPPORTED,
+                       "apply the items of a List as documents of their own");
     }
     struct mapping m = {.plural = NULL};
     TH_TRY(map_kind(client, api_version, kind, &m, err));
@@ -66,12 +69,16 @@ static int apply_one(const struct th_cli *cli, struct th_client *client, const s
         ns = th_opt_str(cli, "namespace");
     }
     const char *slash = strchr(api_version, '/');
-    th_autofree char *group = slash ? th_xstrndup(api_version, (size_t)(slash - api_version)) : th_xstrdup("");
+    th_autofree char *group =
+        slash ? th_xstrndup(api_version, (size_t)(slash - api_version)) : th_xstrdup("");
     struct th_gvr gvr = {group, slash ? slash + 1 : api_version, plural};
-    struct th_patch_opts o = {.kind = TH_PATCH_APPLY, .field_manager = "thimble",
-                              .force = th_opt_bool(cli, "force"), .dry_run = th_opt_bool(cli, "dry-run")};
+    struct th_patch_opts o = {.kind = TH_PATCH_APPLY,
+                              .field_manager = "thimble",
+                              .force = th_opt_bool(cli, "force"),
+                              .dry_run = th_opt_bool(cli, "dry-run")};
     struct th_json *applied TH_AUTO(th_json) = NULL;
-    TH_TRY(th_client_patch(client, gvr, m.namespaced ? ns : NULL, name, "", &o, doc, &applied, err));
+    TH_TRY(
+        th_client_patch(client, gvr, m.namespaced ? ns : NULL, name, "", &o, doc, &applied, err));
     if (!cli->json && !cli->quiet) {
         printf("%s%s%s/%s applied%s\n", plural, *group ? "." : "", group, name,
                o.dry_run ? " (dry run)" : "");
@@ -147,15 +154,23 @@ static int run(struct th_cli *cli, struct th_err *err)
 }
 
 static const struct th_cmd_opt opts[] = {
-    {.name = "filename", .short_name = 'f', .arg = "FILE", .repeat = true, .complete = "file",
+    {.name = "filename",
+     .short_name = 'f',
+     .arg = "FILE",
+     .repeat = true,
+     .complete = "file",
      .help = "File or folder with YAML or JSON documents; \"-\" is standard input"},
-    {.name = "namespace", .short_name = 'n', .arg = "NAME", .dflt = "default",
+    {.name = "namespace",
+     .short_name = 'n',
+     .arg = "NAME",
+     .dflt = "default",
      .help = "Namespace of objects that name none"},
     {.name = "force", .help = "Take fields over from other managers"},
     {.name = "dry-run", .help = "Let the server check everything and change nothing"},
     {.name = NULL},
 };
-static const char *const examples[] = {"thimble apply -f k8s.yaml", "thimble apply -f deploy/ -n demo", NULL};
+static const char *const examples[] = {"thimble apply -f k8s.yaml",
+                                       "thimble apply -f deploy/ -n demo", NULL};
 const struct th_cmd th_cmd_apply = {
     .name = "apply",
     .group = "Working with it",

@@ -1,6 +1,6 @@
 /*
- * thimble __complete WHAT: names for the shell, one a line. Never fails and never says anything else:
- * a completion that prints errors is worse than one that is empty.
+ * thimble __complete WHAT: names for the shell, one a line. Never fails and never says anything
+ * else: a completion that prints errors is worse than one that is empty.
  */
 #include "cli/cluster.h"
 #include "images/reference.h"

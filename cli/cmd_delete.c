@@ -32,7 +32,8 @@ static int delete_one(const struct th_cli *cli, const char *profile, struct th_e
     th_profile_note_forget(profile);
     th_progress_done(&progress);
     if (was_gone) {
-        th_progress_note(&progress, "It did not exist any more; its kubeconfig entries are removed.");
+        th_progress_note(&progress,
+                         "It did not exist any more; its kubeconfig entries are removed.");
     }
     return 0;
 }

@@ -1,8 +1,8 @@
 /*
  * thimble image ...: images in the cluster's store. Every call goes through the API server to the
- * node agent (docs/architecture.md, "Images") with the admin's certificate; long ones stream bytes in
- * and progress lines out. Building sends the context as a tar that a thread writes into a pipe, so
- * that nothing is kept in memory or on disk.
+ * node agent (docs/architecture.md, "Images") with the admin's certificate; long ones stream bytes
+ * in and progress lines out. Building sends the context as a tar that a thread writes into a pipe,
+ * so that nothing is kept in memory or on disk.
  *
  * golang base images that the cluster lacks are made from the host's Go toolchain (images/gobase.h)
  * before the build, and again when the build reports one missing, since a name may only be known
@@ -43,8 +43,8 @@ static void query_add(struct th_buf *q, const char *name, const char *value)
     }
 }
 
-static int call_json(struct th_cluster_conn *c, const char *method, const char *what, const char *query,
-                     struct th_json **ret, struct th_err *err)
+static int call_json(struct th_cluster_conn *c, const char *method, const char *what,
+                     const char *query, struct th_json **ret, struct th_err *err)
 {
     th_autofree char *path = images_path(c, what, query);
     struct th_buf body TH_CLEANUP(th_buf_done) = TH_BUF_INIT;
@@ -83,8 +83,8 @@ static bool stream_out(void *arg, const char *p, size_t n)
 }
 
 /* A POST whose body comes from s->fd and whose answer is JSON lines. */
-static int call_stream(struct th_cluster_conn *c, const char *what, const char *query, struct stream *s,
-                       struct th_err *err)
+static int call_stream(struct th_cluster_conn *c, const char *what, const char *query,
+                       struct stream *s, struct th_err *err)
 {
     th_autofree char *path = images_path(c, what, query);
     struct th_raw_req req = {
@@ -125,8 +125,8 @@ static int load_file(struct th_cluster_conn *c, const char *path, struct th_prog
         struct stat st;
         fd = open(path, O_RDONLY | O_CLOEXEC);
         if (fd < 0 || fstat(fd, &st) < 0) {
-            return th_fail_errno(err, errno, errno == ENOENT ? TH_R_NOT_FOUND : TH_R_IO, "cannot open %s",
-                                 path);
+            return th_fail_errno(err, errno, errno == ENOENT ? TH_R_NOT_FOUND : TH_R_IO,
+                                 "cannot open %s", path);
         }
         if (S_ISDIR(st.st_mode)) {
             return -TH_R_USAGE;
@@ -167,7 +167,8 @@ static int call_with_context(struct th_cluster_conn *c, const char *what, const 
     if (pipe2(pipes, O_CLOEXEC) < 0) {
         return th_fail_errno(err, errno, TH_R_IO, "cannot make a pipe");
     }
-    struct context_job job = {.dir = dir, .dockerfile = dockerfile, .fd = pipes[1], .err = TH_ERR_INIT};
+    struct context_job job = {
+        .dir = dir, .dockerfile = dockerfile, .fd = pipes[1], .err = TH_ERR_INIT};
     pthread_t thread;
     TH_ASSERT(pthread_create(&thread, NULL, context_thread, &job) == 0);
     s->fd = pipes[0];
@@ -348,16 +349,19 @@ static int run_save(struct th_cli *cli, struct th_err *err)
     }
     TH_TRY(th_cluster_open(cli, &c, err));
     th_autofree char *part = file ? th_xasprintf("%s.part", file) : NULL;
-    th_autoclose int fd = part ? open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644) : dup(1);
+    th_autoclose int fd =
+        part ? open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644) : dup(1);
     if (fd < 0) {
-        return th_fail_errno(err, errno, TH_R_IO, "cannot write %s", part ? part : "standard output");
+        return th_fail_errno(err, errno, TH_R_IO, "cannot write %s",
+                             part ? part : "standard output");
     }
     struct save s = {.fd = fd};
     th_autofree char *path = images_path(&c, "save", th_buf_cstr(&query));
     struct th_raw_req req = {.method = "GET", .path = path, .on_data = save_data, .arg = &s};
     int r = th_client_raw(c.client, &req, NULL, NULL, err);
     if (s.write_errno) {
-        r = th_fail_errno(err, s.write_errno, TH_R_IO, "cannot write %s", part ? part : "standard output");
+        r = th_fail_errno(err, s.write_errno, TH_R_IO, "cannot write %s",
+                          part ? part : "standard output");
     }
     if (part && r == 0 && rename(part, file) < 0) {
         r = th_fail_errno(err, errno, TH_R_IO, "cannot write %s", file);
@@ -427,7 +431,8 @@ static int run_base(struct th_cli *cli, struct th_err *err)
     const char *ref = cli->args[0];
     if (!th_gobase_is_for(ref)) {
         (void)th_fail(err, TH_R_UNSUPPORTED, "there is no stand-in for %s", ref);
-        return th_hint(err, "stand-ins are made for golang images; load others with \"thimble image load\"");
+        return th_hint(
+            err, "stand-ins are made for golang images; load others with \"thimble image load\"");
     }
     TH_TRY(th_cluster_open(cli, &c, err));
     struct th_progress progress TH_CLEANUP(th_progress_failed);
@@ -463,8 +468,9 @@ static int bring_bases(struct th_cluster_conn *c, const char *dir, const char *d
     struct th_dockerfile *parsed TH_AUTO(th_dockerfile) = NULL;
     struct th_json *list TH_AUTO(th_json) = NULL;
     if (th_io_read_file(path, TH_LIMIT_DOCKERFILE_B, &text, err) < 0) {
-        return th_hint(err, "run it in the folder with the Dockerfile, or give --file, or build a Go "
-                            "package without one: \"thimble image build --go .\"");
+        return th_hint(err,
+                       "run it in the folder with the Dockerfile, or give --file, or build a Go "
+                       "package without one: \"thimble image build --go .\"");
     }
     TH_TRY(th_dockerfile_parse(dockerfile, th_buf_cstr(&text), text.n, &parsed, err));
     for (size_t i = 0; i < parsed->n_stages; i++) {
@@ -510,8 +516,9 @@ static void build_line(void *arg, const struct th_json *o)
     } else if (th_streq(event, "done")) {
         if (th_json_path_bool(o, "cached", false)) {
             free(v->progress->step);
-            v->progress->step = th_xasprintf("[%d/%d] %s (cached)", (int)th_json_path_int(o, "step", 0),
-                                             (int)th_json_path_int(o, "total", 0), text);
+            v->progress->step =
+                th_xasprintf("[%d/%d] %s (cached)", (int)th_json_path_int(o, "step", 0),
+                             (int)th_json_path_int(o, "total", 0), text);
         }
         th_progress_done(v->progress);
         th_buf_clear(&v->tail);
@@ -526,7 +533,8 @@ static int build_dockerfile(struct th_cli *cli, struct th_cluster_conn *c, const
     const char *dockerfile = th_opt_str(cli, "file");
     TH_TRY(bring_bases(c, dir, dockerfile, progress, err));
     struct th_buf query TH_CLEANUP(th_buf_done) = TH_BUF_INIT;
-    static const char *const repeated[][2] = {{"tag", "tag"}, {"build-arg", "buildArg"}, {"label", "label"}};
+    static const char *const repeated[][2] = {
+        {"tag", "tag"}, {"build-arg", "buildArg"}, {"label", "label"}};
     for (size_t k = 0; k < TH_ARRAY_LEN(repeated); k++) {
         const char *values[MAX_REPEAT];
         size_t n = th_opt_all(cli, repeated[k][0], values, MAX_REPEAT);
@@ -553,7 +561,8 @@ static int build_dockerfile(struct th_cli *cli, struct th_cluster_conn *c, const
         }
         th_buf_done(&view.tail);
         th_ndjson_done(&s.lines);
-        if (r != -TH_R_NO_IMAGE || attempt > 0 || !err || !err->name || !th_gobase_is_for(err->name)) {
+        if (r != -TH_R_NO_IMAGE || attempt > 0 || !err || !err->name ||
+            !th_gobase_is_for(err->name)) {
             return r;
         }
         th_autofree char *ref = th_xstrdup(err->name);
@@ -579,8 +588,12 @@ static int build_go(struct th_cli *cli, struct th_cluster_conn *c, const char *d
         return th_fail_errno(err, errno, TH_R_IO, "cannot make a temporary file");
     }
     struct th_gobuild_result made TH_CLEANUP(th_gobuild_result_done) = {.image_id = NULL};
-    struct th_gobuild_opts o = {.dir = dir, .package = th_opt_str(cli, "go"), .tags = tags,
-                                .labels = labels, .out = out, .note = {go_note, progress}};
+    struct th_gobuild_opts o = {.dir = dir,
+                                .package = th_opt_str(cli, "go"),
+                                .tags = tags,
+                                .labels = labels,
+                                .out = out,
+                                .note = {go_note, progress}};
     th_progress_step(progress, "Compiling %s", o.package);
     int r = th_gobuild(&o, &made, err);
     struct th_json *images TH_AUTO(th_json) = th_json_array();
@@ -590,7 +603,8 @@ static int build_go(struct th_cli *cli, struct th_cluster_conn *c, const char *d
     }
     (void)unlink(out);
     TH_TRY(r);
-    *ret = th_json_build("{'done':%b,'id':%s,'size':%d}", true, made.image_id, (int64_t)made.size_b);
+    *ret =
+        th_json_build("{'done':%b,'id':%s,'size':%d}", true, made.image_id, (int64_t)made.size_b);
     return 0;
 }
 
@@ -608,7 +622,8 @@ static int run_build(struct th_cli *cli, struct th_err *err)
     }
     if (!th_io_is_dir(dir)) {
         (void)th_fail(err, TH_R_NOT_FOUND, "the build context \"%s\" is not a folder", dir);
-        return th_hint(err, "give the folder with the sources: thimble image build -t NAME:TAG DIR");
+        return th_hint(err,
+                       "give the folder with the sources: thimble image build -t NAME:TAG DIR");
     }
     TH_TRY(th_cluster_open(cli, &c, err));
     struct th_progress progress TH_CLEANUP(th_progress_failed);
@@ -637,8 +652,16 @@ static int run_build(struct th_cli *cli, struct th_err *err)
 /* ---- Rows ---- */
 
 static const struct th_cmd_opt build_opts[] = {
-    {.name = "tag", .short_name = 't', .arg = "NAME:TAG", .repeat = true, .help = "Name of the image"},
-    {.name = "file", .short_name = 'f', .arg = "FILE", .dflt = "Dockerfile", .complete = "file",
+    {.name = "tag",
+     .short_name = 't',
+     .arg = "NAME:TAG",
+     .repeat = true,
+     .help = "Name of the image"},
+    {.name = "file",
+     .short_name = 'f',
+     .arg = "FILE",
+     .dflt = "Dockerfile",
+     .complete = "file",
      .help = "The Dockerfile, relative to the context"},
     {.name = "target", .arg = "STAGE", .help = "Build up to this stage"},
     {.name = "build-arg", .arg = "K=V", .repeat = true, .help = "Value of an ARG"},
@@ -648,17 +671,18 @@ static const struct th_cmd_opt build_opts[] = {
     {.name = "go", .arg = "PACKAGE", .help = "Compile this Go package on the host; no Dockerfile"},
     {.name = NULL},
 };
-static const char *const build_examples[] = {"thimble image build -t hello:1.0 .",
-                                             "thimble image build -t hello:1.0 --go ./cmd/hello",
-                                             "thimble image build -f deploy/Dockerfile -t api:dev .", NULL};
+static const char *const build_examples[] = {
+    "thimble image build -t hello:1.0 .", "thimble image build -t hello:1.0 --go ./cmd/hello",
+    "thimble image build -f deploy/Dockerfile -t api:dev .", NULL};
 static const struct th_cmd cmd_build = {
     .name = "build",
     .summary = "Build an image in the cluster, without a network",
     .args = "[DIR]",
     .max_args = 1,
-    .details = "Builds DIR's Dockerfile inside the cluster. Base images come from the cluster's store; a\n"
-               "golang image that is missing is made from the Go toolchain of this machine. With --go no\n"
-               "Dockerfile is needed: the package is compiled here and put into a minimal image.",
+    .details =
+        "Builds DIR's Dockerfile inside the cluster. Base images come from the cluster's store; a\n"
+        "golang image that is missing is made from the Go toolchain of this machine. With --go no\n"
+        "Dockerfile is needed: the package is compiled here and put into a minimal image.",
     .examples = build_examples,
     .opts = build_opts,
     .complete = "dir",
@@ -695,7 +719,10 @@ static const struct th_cmd cmd_tag = {
     .run = run_tag,
 };
 static const struct th_cmd_opt save_opts[] = {
-    {.name = "file", .short_name = 'f', .arg = "FILE", .complete = "file",
+    {.name = "file",
+     .short_name = 'f',
+     .arg = "FILE",
+     .complete = "file",
      .help = "Where to write it (standard output)"},
     {.name = NULL},
 };
@@ -718,7 +745,9 @@ static const struct th_cmd cmd_pull = {
     .run = run_pull,
 };
 static const struct th_cmd_opt base_opts[] = {
-    {.name = "context", .arg = "DIR", .complete = "dir",
+    {.name = "context",
+     .arg = "DIR",
+     .complete = "dir",
      .help = "Bring the modules that this folder's go.sum names"},
     {.name = NULL},
 };

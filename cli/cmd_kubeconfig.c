@@ -1,6 +1,6 @@
 /*
- * thimble kubeconfig: writes the cluster's context into the kubeconfig again (after the file was lost
- * or its entry went stale), or prints a kubeconfig of its own.
+ * thimble kubeconfig: writes the cluster's context into the kubeconfig again (after the file was
+ * lost or its entry went stale), or prints a kubeconfig of its own.
  */
 #include "cli/cluster.h"
 #include "cli/kubeconfig.h"
@@ -25,8 +25,8 @@ static void print_own(const struct th_cli *cli, const struct th_machine_info *m)
         "'clusters':[{'name':%s,'cluster':{'server':%s,'certificate-authority-data':%o}}],"
         "'users':[{'name':%s,'user':{'client-certificate-data':%o,'client-key-data':%o}}],"
         "'contexts':[{'name':%s,'context':{'cluster':%s,'user':%s,'namespace':'default'}}]}",
-        n, n, m->api_url, base64(m->ca_pem), n, base64(m->admin_cert_pem), base64(m->admin_key_pem), n,
-        n, n);
+        n, n, m->api_url, base64(m->ca_pem), n, base64(m->admin_cert_pem), base64(m->admin_key_pem),
+        n, n, n);
     if (cli->json) {
         th_print_json(o);
         return;
@@ -41,7 +41,8 @@ static int run(struct th_cli *cli, struct th_err *err)
     struct th_machine_info info TH_CLEANUP(th_machine_info_done) = {.profile = NULL};
     TH_TRY(th_machine_status(cli->profile, &info, err));
     if (!info.ca_pem || !info.api_url) {
-        (void)th_fail(err, TH_R_NOT_RUNNING, "the cluster \"%s\" has never been started", cli->profile);
+        (void)th_fail(err, TH_R_NOT_RUNNING, "the cluster \"%s\" has never been started",
+                      cli->profile);
         return th_hint(err, "start it with \"thimble start\"");
     }
     if (th_opt_bool(cli, "print")) {

@@ -2,8 +2,8 @@
  * thimble service: the addresses at which Services answer on this host.
  *
  * A LoadBalancer Service has a loopback address of its own; a NodePort is forwarded on 127.0.0.1.
- * Where a port could not be had as wished (low ports of an ordinary user, a port in use), another one
- * was taken, which the profile's list of forwards knows.
+ * Where a port could not be had as wished (low ports of an ordinary user, a port in use), another
+ * one was taken, which the profile's list of forwards knows.
  */
 #include "cli/cluster.h"
 #include "cli/output.h"
@@ -65,8 +65,9 @@ static bool urls_of(const struct th_json *svc, const struct th_machine_port *for
     return all;
 }
 
-static int read_service(struct th_cluster_conn *c, const char *ns, const char *name, struct th_json **ret_svc,
-                        struct th_json **ret_urls, bool *ret_all, struct th_err *err)
+static int read_service(struct th_cluster_conn *c, const char *ns, const char *name,
+                        struct th_json **ret_svc, struct th_json **ret_urls, bool *ret_all,
+                        struct th_err *err)
 {
     struct th_machine_port *forwards = NULL;
     size_t n = 0;
@@ -80,8 +81,8 @@ static int read_service(struct th_cluster_conn *c, const char *ns, const char *n
     return 0;
 }
 
-static int wait_urls(const struct th_cli *cli, struct th_cluster_conn *c, const char *ns, const char *name,
-                     struct th_json **ret, struct th_err *err)
+static int wait_urls(const struct th_cli *cli, struct th_cluster_conn *c, const char *ns,
+                     const char *name, struct th_json **ret, struct th_err *err)
 {
     int64_t wait_s = 30;
     TH_TRY(th_opt_int(cli, "wait", 0, 3600, &wait_s, err));
@@ -93,17 +94,21 @@ static int wait_urls(const struct th_cli *cli, struct th_cluster_conn *c, const 
         TH_TRY(read_service(c, ns, name, &svc, &urls, &all, err));
         const char *type = th_json_path_str(svc, "spec.type");
         if (!th_streq(type, "LoadBalancer") && !th_streq(type, "NodePort")) {
-            (void)th_fail(err, TH_R_UNSUPPORTED, "service \"%s\" is of type %s, which has no address outside the cluster",
+            (void)th_fail(err, TH_R_UNSUPPORTED,
+                          "service \"%s\" is of type %s, which has no address outside the cluster",
                           name, type);
-            return th_hint(err, "make it a LoadBalancer, or use \"kubectl port-forward -n %s service/%s PORT\"",
-                           ns, name);
+            return th_hint(
+                err,
+                "make it a LoadBalancer, or use \"kubectl port-forward -n %s service/%s PORT\"", ns,
+                name);
         }
         if (all && th_json_len(urls)) {
             *ret = th_steal(&urls);
             return 0;
         }
         if (th_mono_ms() >= deadline) {
-            (void)th_fail(err, TH_R_TIMEOUT, "service \"%s\" has no address on this host yet", name);
+            (void)th_fail(err, TH_R_TIMEOUT, "service \"%s\" has no address on this host yet",
+                          name);
             return th_hint(err, "\"kubectl describe service -n %s %s\" may say why", ns, name);
         }
         th_sleep_ms(POLL_MS);
@@ -136,7 +141,8 @@ static int show_all(const struct th_cli *cli, struct th_cluster_conn *c, struct 
         if (th_json_len(urls) == 0) {
             th_table_row(&t, 4, ns, name, type, "-");
         }
-        th_json_append(out, th_json_build("{'namespace':%s,'name':%s,'type':%s,'urls':%o}", ns, name, type, urls));
+        th_json_append(out, th_json_build("{'namespace':%s,'name':%s,'type':%s,'urls':%o}", ns,
+                                          name, type, urls));
     }
     free(forwards);
     if (cli->json) {
@@ -191,7 +197,8 @@ static const struct th_cmd_opt opts[] = {
     {.name = "wait", .arg = "SECONDS", .dflt = "30", .help = "How long to wait for an address"},
     {.name = NULL},
 };
-static const char *const examples[] = {"thimble service", "curl $(thimble service hello-service --url)", NULL};
+static const char *const examples[] = {"thimble service",
+                                       "curl $(thimble service hello-service --url)", NULL};
 const struct th_cmd th_cmd_service = {
     .name = "service",
     .group = "Working with it",

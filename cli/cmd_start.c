@@ -152,7 +152,8 @@ static int run(struct th_cli *cli, struct th_err *err)
     th_autofree char *kubeconfig = NULL;
     r = write_kubeconfig(cli, &info, &kubeconfig, err);
     if (r < 0) {
-        return th_wrap(err, "the cluster runs at %s, but the kubeconfig was not written", info.api_url);
+        return th_wrap(err, "the cluster runs at %s, but the kubeconfig was not written",
+                       info.api_url);
     }
     print_result(cli, &info, kubeconfig, th_mono_ms() - began_ms, already);
     return 0;
@@ -162,32 +163,42 @@ static const char *const drivers[] = {"libvirt", "host", NULL};
 static const char *const accels[] = {"auto", "kvm", "tcg", NULL};
 static const char *const kernels[] = {"auto", "debian", "small", NULL};
 static const struct th_cmd_opt opts[] = {
-    {.name = "driver", .arg = "NAME", .choices = drivers,
+    {.name = "driver",
+     .arg = "NAME",
+     .choices = drivers,
      .help = "Where the cluster runs: in a VM, or on this host in namespaces (root)"},
     {.name = "cpus", .arg = "N", .help = "Virtual CPUs (1 under TCG, else up to 4)"},
     {.name = "memory", .short_name = 'm', .arg = "MIB", .help = "Memory in MiB (1024)"},
-    {.name = "disk", .arg = "GIB", .help = "Largest size of the data disk in GiB (20); can only grow"},
-    {.name = "accel", .arg = "NAME", .choices = accels, .dflt = "auto",
+    {.name = "disk",
+     .arg = "GIB",
+     .help = "Largest size of the data disk in GiB (20); can only grow"},
+    {.name = "accel",
+     .arg = "NAME",
+     .choices = accels,
+     .dflt = "auto",
      .help = "Acceleration; auto tries KVM and falls back to TCG"},
     {.name = "kernel", .arg = "NAME", .choices = kernels, .dflt = "auto", .help = "Guest kernel"},
     {.name = "api-port", .arg = "PORT", .help = "Port of the API on 127.0.0.1 (6443 when free)"},
-    {.name = "port", .arg = "[IP:]PORT:PORT", .repeat = true,
+    {.name = "port",
+     .arg = "[IP:]PORT:PORT",
+     .repeat = true,
      .help = "Forward a port of 127.x.y.z to the node; kept for later starts"},
     {.name = "keep-context", .help = "Do not make this kubectl's current context"},
     {.name = "timeout", .arg = "SECONDS", .help = "Give up after this time (120, under TCG 300)"},
     {.name = NULL},
 };
-static const char *const examples[] = {"thimble start", "thimble start -p demo --memory 2048 --cpus 2",
-                                       "thimble start --driver host",
-                                       "thimble start --port 8080:30080", NULL};
+static const char *const examples[] = {
+    "thimble start", "thimble start -p demo --memory 2048 --cpus 2", "thimble start --driver host",
+    "thimble start --port 8080:30080", NULL};
 const struct th_cmd th_cmd_start = {
     .name = "start",
     .group = "Cluster",
     .summary = "Start the cluster",
     .args = "",
-    .details = "Boots the machine of the profile, waits until its node is ready, and adds a context to\n"
-               "the kubeconfig. What was there at the last stop is there again: objects, images,\n"
-               "volumes, addresses. A setting that is not given stays as it was.",
+    .details =
+        "Boots the machine of the profile, waits until its node is ready, and adds a context to\n"
+        "the kubeconfig. What was there at the last stop is there again: objects, images,\n"
+        "volumes, addresses. A setting that is not given stays as it was.",
     .examples = examples,
     .opts = opts,
     .run = run,

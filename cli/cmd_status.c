@@ -6,9 +6,9 @@
 #include <stdio.h>
 
 struct health {
-    bool api;       /* answered /readyz */
+    bool api; /* answered /readyz */
     int nodes, nodes_ready, pods, pods_running;
-    char *why;      /* what was wrong, or NULL */
+    char *why; /* what was wrong, or NULL */
 };
 
 static void health_done(struct health *h)
@@ -50,7 +50,8 @@ static void ask(const struct th_cli *cli, struct health *h)
     items = th_json_get(pods, "items");
     for (size_t i = 0; i < th_json_len(items); i++) {
         h->pods++;
-        h->pods_running += th_streq(th_json_path_str(th_json_at(items, i), "status.phase"), "Running");
+        h->pods_running +=
+            th_streq(th_json_path_str(th_json_at(items, i), "status.phase"), "Running");
     }
 }
 
@@ -70,9 +71,10 @@ static struct th_json *ports_json(const struct th_machine_info *info)
     struct th_json *a = th_json_array();
     for (size_t i = 0; i < info->n_ports; i++) {
         const struct th_machine_port *p = &info->ports[i];
-        th_json_append(a, th_json_build("{'host':%s,'port':%d,'nodePort':%d,'protocol':%s,'origin':%s}",
-                                        p->host_ip, (int64_t)p->host_port, (int64_t)p->guest_port,
-                                        p->proto, p->origin));
+        th_json_append(
+            a, th_json_build("{'host':%s,'port':%d,'nodePort':%d,'protocol':%s,'origin':%s}",
+                             p->host_ip, (int64_t)p->host_port, (int64_t)p->guest_port, p->proto,
+                             p->origin));
     }
     return a;
 }
@@ -120,8 +122,10 @@ static int run_status(struct th_cli *cli, struct th_err *err)
     struct health h TH_CLEANUP(health_done) = {.why = NULL};
     TH_TRY(th_profile_check_name(cli->profile, err));
     if (th_machine_status(cli->profile, &info, err) < 0) {
-        return err->hint ? -(int)err->reason
-                         : th_hint(err, "\"thimble start\" makes it; \"thimble list\" shows what there is");
+        return err->hint
+                   ? -(int)err->reason
+                   : th_hint(err,
+                             "\"thimble start\" makes it; \"thimble list\" shows what there is");
     }
     if (info.running) {
         ask(cli, &h);

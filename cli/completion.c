@@ -85,16 +85,17 @@ static void bash_command(const struct th_cmd *c, const char *path, struct th_buf
 
 static void script_bash(struct th_buf *b)
 {
-    th_buf_puts(b, "# bash completion of thimble; load it with: source <(thimble completion bash)\n"
-                   "_thimble() {\n"
-                   "    local cur=\"${COMP_WORDS[COMP_CWORD]}\" prev=\"${COMP_WORDS[COMP_CWORD-1]}\"\n"
-                   "    local words=\"\" path=\"\" w i skip=0\n"
-                   "    COMPREPLY=()\n"
-                   "    for ((i = 1; i < COMP_CWORD; i++)); do\n"
-                   "        w=\"${COMP_WORDS[i]}\"\n"
-                   "        if ((skip)); then skip=0; continue; fi\n"
-                   "        case \"$w\" in -p|--profile|-o|--output) skip=1 ;; -*) ;;\n"
-                   "        *) case \"$path\" in ''");
+    th_buf_puts(b,
+                "# bash completion of thimble; load it with: source <(thimble completion bash)\n"
+                "_thimble() {\n"
+                "    local cur=\"${COMP_WORDS[COMP_CWORD]}\" prev=\"${COMP_WORDS[COMP_CWORD-1]}\"\n"
+                "    local words=\"\" path=\"\" w i skip=0\n"
+                "    COMPREPLY=()\n"
+                "    for ((i = 1; i < COMP_CWORD; i++)); do\n"
+                "        w=\"${COMP_WORDS[i]}\"\n"
+                "        if ((skip)); then skip=0; continue; fi\n"
+                "        case \"$w\" in -p|--profile|-o|--output) skip=1 ;; -*) ;;\n"
+                "        *) case \"$path\" in ''");
     for (size_t i = 0; th_commands[i]; i++) {
         if (th_commands[i]->subs) {
             th_buf_printf(b, "|%s", th_commands[i]->name);
@@ -188,7 +189,8 @@ static void fish_command(const struct th_cmd *c, const char *condition, struct t
 
 static void script_fish(struct th_buf *b)
 {
-    th_buf_puts(b, "# fish completion of thimble; load it with: thimble completion fish | source\n");
+    th_buf_puts(b,
+                "# fish completion of thimble; load it with: thimble completion fish | source\n");
     fish_opts(th_global_opts, "'true'", b);
     for (size_t i = 0; th_commands[i]; i++) {
         const struct th_cmd *c = th_commands[i];

@@ -75,7 +75,8 @@ static int lock_take(const char *target, struct lock *ret, struct th_err *err)
             return 0;
         }
         if (errno != EEXIST) {
-            return th_fail_errno(err, errno, TH_R_KUBECONFIG, "cannot lock the kubeconfig with %s", path);
+            return th_fail_errno(err, errno, TH_R_KUBECONFIG, "cannot lock the kubeconfig with %s",
+                                 path);
         }
         struct stat st;
         if (stat(path, &st) == 0 && th_now_ms() - (int64_t)st.st_mtime * 1000 > STALE_LOCK_MS) {
@@ -83,7 +84,8 @@ static int lock_take(const char *target, struct lock *ret, struct th_err *err)
             continue;
         }
         if (th_mono_ms() > deadline) {
-            (void)th_fail(err, TH_R_LOCKED, "the kubeconfig %s is locked by another program", target);
+            (void)th_fail(err, TH_R_LOCKED, "the kubeconfig %s is locked by another program",
+                          target);
             return th_hint(err, "if none is running, remove %s", path);
         }
         th_sleep_ms(LOCK_POLL_MS);
@@ -194,14 +196,14 @@ int th_kubeconfig_merge(const char *path, const struct th_kube_entry *e, bool se
     TH_TRY(load(target, &config, err));
 
     put(config, "clusters",
-        th_json_build("{'name':%s,'cluster':{'certificate-authority-data':%o,'server':%s}}", e->name,
-                      base64(e->ca_pem), e->server));
+        th_json_build("{'name':%s,'cluster':{'certificate-authority-data':%o,'server':%s}}",
+                      e->name, base64(e->ca_pem), e->server));
     put(config, "users",
         th_json_build("{'name':%s,'user':{'client-certificate-data':%o,'client-key-data':%o}}",
                       e->name, base64(e->cert_pem), base64(e->key_pem)));
     put(config, "contexts",
-        th_json_build("{'name':%s,'context':{'cluster':%s,'user':%s,'namespace':'default'}}", e->name,
-                      e->name, e->name));
+        th_json_build("{'name':%s,'context':{'cluster':%s,'user':%s,'namespace':'default'}}",
+                      e->name, e->name, e->name));
     th_autofree char *previous = NULL;
     if (set_current) {
         const char *now = th_json_path_str(config, "current-context");
@@ -217,7 +219,8 @@ int th_kubeconfig_merge(const char *path, const struct th_kube_entry *e, bool se
     return 0;
 }
 
-int th_kubeconfig_remove(const char *path, const char *name, const char *previous, struct th_err *err)
+int th_kubeconfig_remove(const char *path, const char *name, const char *previous,
+                         struct th_err *err)
 {
     if (!th_io_exists(path)) {
         return 0;

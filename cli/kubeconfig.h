@@ -19,7 +19,8 @@ int th_kubeconfig_merge(const char *path, const struct th_kube_entry *e, bool se
                         char **ret_previous, struct th_err *err) TH_MUST_USE;
 /* Takes our entries out. When the current context is ours it becomes `previous` if that context
  * still exists, else it is unset. A missing file is success. */
-int th_kubeconfig_remove(const char *path, const char *name, const char *previous, struct th_err *err) TH_MUST_USE;
+int th_kubeconfig_remove(const char *path, const char *name, const char *previous,
+                         struct th_err *err) TH_MUST_USE;
 /* The server of the named cluster entry, or NULL: to tell a stale entry. Caller frees. */
 char *th_kubeconfig_server(const char *path, const char *name);
 #endif

@@ -1,6 +1,6 @@
 /*
- * thimble: the host program. Finds the command, runs it, prints its error, and turns the reason into
- * an exit code by class (base/reasons.def). Commands never print their own errors or exit.
+ * thimble: the host program. Finds the command, runs it, prints its error, and turns the reason
+ * into an exit code by class (base/reasons.def). Commands never print their own errors or exit.
  */
 #include "cli/cmd.h"
 #include "cli/output.h"
@@ -74,7 +74,7 @@ int main(int argc, char **argv)
     int r = run(&cli, argc, argv, &err);
     if (r < 0) {
         if (err.reason == TH_R_OK) {
-            (void)th_fail(&err, (enum th_reason)-r, "failed");
+            (void)th_fail(&err, (enum th_reason) - r, "failed");
         }
         th_print_error(&cli, &err);
         code = th_reason_exit(err.reason);

@@ -1,10 +1,10 @@
 /*
  * Progress, errors, tables.
  *
- * A step that runs is one line on a terminal ("◐ Booting the machine  1.2 s"), redrawn when a detail
- * arrives and turned into "✓ ... 1.4 s" at its end. Where standard error is not a terminal, only the
- * ended line is printed, without signs that a log could not show. NO_COLOR and TERM=dumb are heeded
- * by th_cli_parse, which decides cli->color and cli->tty.
+ * A step that runs is one line on a terminal ("◐ Booting the machine  1.2 s"), redrawn when a
+ * detail arrives and turned into "✓ ... 1.4 s" at its end. Where standard error is not a terminal,
+ * only the ended line is printed, without signs that a log could not show. NO_COLOR and TERM=dumb
+ * are heeded by th_cli_parse, which decides cli->color and cli->tty.
  */
 #include "cli/output.h"
 #include "base/buf.h"
@@ -30,7 +30,8 @@ char *th_format_ms(int64_t ms, char *buf)
     } else if (ms < 60000) {
         (void)snprintf(buf, 32, "%.1f s", (double)ms / 1000);
     } else {
-        (void)snprintf(buf, 32, "%lld min %lld s", (long long)(ms / 60000), (long long)(ms / 1000 % 60));
+        (void)snprintf(buf, 32, "%lld min %lld s", (long long)(ms / 60000),
+                       (long long)(ms / 1000 % 60));
     }
     return buf;
 }
@@ -147,8 +148,9 @@ void th_print_error(const struct th_cli *cli, const struct th_err *err)
             th_json_append(causes, th_json_build("{'field':%s,'message':%s}", err->causes[i].field,
                                                  err->causes[i].msg));
         }
-        struct th_json *o TH_AUTO(th_json) = th_json_build(
-            "{'error':{'reason':%s,'message':%s,'next':%s,'causes':%o}}", code, msg, err->hint, causes);
+        struct th_json *o TH_AUTO(th_json) =
+            th_json_build("{'error':{'reason':%s,'message':%s,'next':%s,'causes':%o}}", code, msg,
+                          err->hint, causes);
         th_print_json(o);
         return;
     }

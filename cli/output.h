@@ -7,9 +7,9 @@
 
 struct th_progress {
     const struct th_cli *cli;
-    char *step;        /* running step, or NULL */
+    char *step; /* running step, or NULL */
     int64_t started_ms;
-    int64_t began_ms;  /* of the whole command */
+    int64_t began_ms; /* of the whole command */
     bool drawn;
 };
 void th_progress_init(struct th_progress *p, const struct th_cli *cli);
@@ -39,7 +39,8 @@ struct th_table {
     size_t cols, rows, cap;
     char **cells;
 };
-void th_table_row(struct th_table *t, size_t cols, ...); /* cols strings; the first row is the head */
-void th_table_print(struct th_table *t);                 /* to standard output; frees the content */
+void th_table_row(struct th_table *t, size_t cols,
+                  ...);                  /* cols strings; the first row is the head */
+void th_table_print(struct th_table *t); /* to standard output; frees the content */
 void th_table_done(struct th_table *t);
 #endif

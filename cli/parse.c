@@ -15,9 +15,17 @@
 static const char *const output_choices[] = {"text", "json", NULL};
 
 const struct th_cmd_opt th_global_opts[] = {
-    {.name = "profile", .short_name = 'p', .arg = "NAME", .help = "Cluster to work on",
-     .dflt = "default", .complete = "profile"},
-    {.name = "output", .short_name = 'o', .arg = "FORMAT", .help = "Output format", .dflt = "text",
+    {.name = "profile",
+     .short_name = 'p',
+     .arg = "NAME",
+     .help = "Cluster to work on",
+     .dflt = "default",
+     .complete = "profile"},
+    {.name = "output",
+     .short_name = 'o',
+     .arg = "FORMAT",
+     .help = "Output format",
+     .dflt = "text",
      .choices = output_choices},
     {.name = "quiet", .short_name = 'q', .help = "Print results and errors only"},
     {.name = "verbose", .short_name = 'v', .help = "Print what is done in detail"},
@@ -274,7 +282,8 @@ int th_cli_parse(int argc, char **argv, struct th_cli *cli, bool *ret_help, stru
                 return unknown_command(table, cli->path, word, err);
             }
             size_t used = strlen(cli->path);
-            (void)snprintf(cli->path + used, sizeof(cli->path) - used, "%s%s", used ? " " : "", c->name);
+            (void)snprintf(cli->path + used, sizeof(cli->path) - used, "%s%s", used ? " " : "",
+                           c->name);
             cli->cmd = c;
             table = c->subs;
             if (c->raw_args) {
@@ -347,8 +356,8 @@ int th_opt_int(const struct th_cli *cli, const char *name, int64_t min, int64_t 
     errno = 0;
     long long v = strtoll(s, &end, 10);
     if (errno || end == s || *end || v < min || v > max) {
-        return th_fail(err, TH_R_USAGE, "--%s: \"%s\" is not a whole number from %lld to %lld", name, s,
-                       (long long)min, (long long)max);
+        return th_fail(err, TH_R_USAGE, "--%s: \"%s\" is not a whole number from %lld to %lld",
+                       name, s, (long long)min, (long long)max);
     }
     *ret = v;
     return 0;

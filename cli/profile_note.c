@@ -1,4 +1,5 @@
-/* See profile_note.h. A file that cannot be read counts as empty: nothing here is needed to work. */
+/* See profile_note.h. A file that cannot be read counts as empty: nothing here is needed to work.
+ */
 #include "cli/profile_note.h"
 #include "base/io.h"
 #include "base/json/json.h"
@@ -11,7 +12,8 @@ static char *note_path(const char *profile)
         return th_path_joinf(state, "thimble-cli/%s.json", profile);
     }
     const char *home = getenv("HOME");
-    return th_path_joinf(home && *home ? home : "/root", ".local/state/thimble-cli/%s.json", profile);
+    return th_path_joinf(home && *home ? home : "/root", ".local/state/thimble-cli/%s.json",
+                         profile);
 }
 
 static struct th_json *load(const char *path)
@@ -32,7 +34,8 @@ char *th_profile_note_get(const char *profile, const char *name)
     return th_xstrdup(th_json_str(th_json_get(o, name)));
 }
 
-int th_profile_note_set(const char *profile, const char *name, const char *value, struct th_err *err)
+int th_profile_note_set(const char *profile, const char *name, const char *value,
+                        struct th_err *err)
 {
     th_autofree char *path = note_path(profile);
     th_autofree char *folder = th_xstrdup(path);

@@ -5,6 +5,7 @@
 #include "base/err.h"
 /* NULL when there is none; the caller frees. */
 char *th_profile_note_get(const char *profile, const char *name);
-int th_profile_note_set(const char *profile, const char *name, const char *value, struct th_err *err) TH_MUST_USE;
+int th_profile_note_set(const char *profile, const char *name, const char *value,
+                        struct th_err *err) TH_MUST_USE;
 void th_profile_note_forget(const char *profile); /* all of them */
 #endif

@@ -1,18 +1,19 @@
 /*
  * The controller runtime.
  *
- * Problem: a dozen controllers need the same things: caches of what they watch, a queue that holds a
- * key once and gives it to one worker at a time, back-off, events, and an orderly start and stop.
+ * Problem: a dozen controllers need the same things: caches of what they watch, a queue that holds
+ * a key once and gives it to one worker at a time, back-off, events, and an orderly start and stop.
  *
- * Design: one informer per watched resource, shared by all controllers; one work queue for all of them
- * with keys "<index>|<key>", served by a few threads, so that an idle control plane has few threads
- * and a busy one does not let one controller starve another (keys are served in order). Reconciling
- * starts when the caches of all resources have synchronized once.
+ * Design: one informer per watched resource, shared by all controllers; one work queue for all of
+ * them with keys "<index>|<key>", served by a few threads, so that an idle control plane has few
+ * threads and a busy one does not let one controller starve another (keys are served in order).
+ * Reconciling starts when the caches of all resources have synchronized once.
  *
- * Reading one's own writes: a cache is always a little behind. A controller that creates objects tells
- * th_ctrl_expect what the server answered; the key then waits until that revision has come through the
- * watch (or EXPECT_TIMEOUT_MS has passed: an object can be gone again before the cache saw it). This
- * does the work of upstream's expectations, with the store's single sequence of revisions.
+ * Reading one's own writes: a cache is always a little behind. A controller that creates objects
+ * tells th_ctrl_expect what the server answered; the key then waits until that revision has come
+ * through the watch (or EXPECT_TIMEOUT_MS has passed: an object can be gone again before the cache
+ * saw it). This does the work of upstream's expectations, with the store's single sequence of
+ * revisions.
  *
  * Invariants: `controllers`, `caches` and what they point to do not change between start and stop.
  * The lock guards the revisions seen and the expectations only.
@@ -78,8 +79,8 @@ struct th_controllers {
     pthread_mutex_t lock;
     struct th_hmap expectations; /* lock; "<index>|<key>" -> struct expectation */
     pthread_cond_t started_cond;
-    bool started;                /* lock; all informers exist */
-    bool stopping;               /* atomic */
+    bool started;  /* lock; all informers exist */
+    bool stopping; /* atomic */
 };
 
 /* ---- What controllers ask for ---- */
@@ -143,7 +144,8 @@ char *th_ctrl_key(const struct th_json *obj)
 {
     const char *ns = th_json_path_str(obj, "metadata.namespace");
     const char *name = th_json_path_str(obj, "metadata.name");
-    return ns && *ns ? th_xasprintf("%s/%s", ns, name ? name : "") : th_xasprintf("%s", name ? name : "");
+    return ns && *ns ? th_xasprintf("%s/%s", ns, name ? name : "")
+                     : th_xasprintf("%s", name ? name : "");
 }
 
 char *th_ctrl_key_split(const char *key, const char **ret_name)
@@ -191,7 +193,8 @@ static int64_t rv_of(const struct th_json *obj)
     return rv ? strtoll(rv, NULL, 10) : 0;
 }
 
-void th_ctrl_expect(struct th_ctrl *c, const char *key, struct th_gvr gvr, const struct th_json *written)
+void th_ctrl_expect(struct th_ctrl *c, const char *key, struct th_gvr gvr,
+                    const struct th_json *written)
 {
     struct cache *cache = find_cache(c->set, gvr);
     int64_t rv = rv_of(written);
@@ -223,7 +226,8 @@ static bool expectation_open(struct th_controllers *set, const char *full)
     return open;
 }
 
-static void log_failure(const struct th_ctrl *c, const char *key, const struct th_err *err, int failures)
+static void log_failure(const struct th_ctrl *c, const char *key, const struct th_err *err,
+                        int failures)
 {
     bool expected = err->reason == TH_R_CONFLICT || err->reason == TH_R_NOT_FOUND;
     th_log(expected ? TH_LOG_DEBUG : TH_LOG_WARN, "controllers", "reconcile failed",
@@ -378,7 +382,8 @@ int th_controllers_start(struct th_client *client, const struct th_controllers_o
         }
     }
     for (size_t i = 0; i < set->n_caches; i++) {
-        struct th_informer_opts io = {.gvr = set->caches[i]->gvr, .on_event = on_event, .arg = set->caches[i]};
+        struct th_informer_opts io = {
+            .gvr = set->caches[i]->gvr, .on_event = on_event, .arg = set->caches[i]};
         int r = th_informer_start(client, &io, &set->caches[i]->informer, err);
         if (r < 0) {
             th_controllers_stop(set);

@@ -4,14 +4,16 @@
  * row: what it watches, how an event becomes keys, and a reconcile function that reads the caches,
  * computes what should be and writes the difference. It never trusts the event itself.
  *
- * To add one: a file with `const struct th_controller th_ctrl_<name>` and a row in controllers.def. */
+ * To add one: a file with `const struct th_controller th_ctrl_<name>` and a row in controllers.def.
+ */
 #include "controlplane/client/client.h"
 #include "controlplane/controllers/controllers.h"
 
 struct th_ctrl; /* one running controller */
 
 /* Called in an informer's thread; enqueues keys and does nothing else that takes time. */
-typedef void th_ctrl_event_fn(struct th_ctrl *c, const struct th_json *old, const struct th_json *now);
+typedef void th_ctrl_event_fn(struct th_ctrl *c, const struct th_json *old,
+                              const struct th_json *now);
 
 struct th_ctrl_watch {
     struct th_gvr gvr;
@@ -24,7 +26,7 @@ struct th_controller {
     /* Makes the world of `key` as it should be. *ret_after_ms > 0 asks to be called again then. A
      * failure is logged and tried again with back-off. One key is never in two threads. */
     int (*reconcile)(struct th_ctrl *c, const char *key, int64_t *ret_after_ms, struct th_err *err);
-    int64_t tick_ms;                     /* > 0: key "" is enqueued this often */
+    int64_t tick_ms;                       /* > 0: key "" is enqueued this often */
     void *(*state_new)(struct th_ctrl *c); /* before any event; NULL: none */
     void (*state_free)(void *state);
 };
@@ -52,5 +54,6 @@ void th_ctrl_enqueue_owner(struct th_ctrl *c, const struct th_json *old, const s
 
 /* After a create or update for `key`: the answered object must be in the cache before key is
  * reconciled again, so that what was just made is not made twice. */
-void th_ctrl_expect(struct th_ctrl *c, const char *key, struct th_gvr gvr, const struct th_json *written);
+void th_ctrl_expect(struct th_ctrl *c, const char *key, struct th_gvr gvr,
+                    const struct th_json *written);
 #endif

@@ -5,12 +5,12 @@
 
 struct th_controllers;
 struct th_controllers_opts {
-    const char *only;           /* NULL or "all"; else a comma list of names, "-name" leaves one out */
-    const char *pod_cidr;       /* node ranges are cut from it */
+    const char *only;     /* NULL or "all"; else a comma list of names, "-name" leaves one out */
+    const char *pod_cidr; /* node ranges are cut from it */
     const char *service_cidr;
     const char *cluster_domain;
-    const char *ca_cert_pem;    /* what root-CA ConfigMaps carry */
-    size_t workers;             /* 0: default */
+    const char *ca_cert_pem; /* what root-CA ConfigMaps carry */
+    size_t workers;          /* 0: default */
 };
 /* Gives at once; informers synchronize in the background. The client is borrowed and must outlive
  * the set. */

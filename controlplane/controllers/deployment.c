@@ -13,7 +13,8 @@ static bool enqueue_if_selects(void *arg, struct th_json *d)
 {
     void **args = arg;
     struct th_selector *sel TH_AUTO(th_selector) = NULL;
-    if (th_selector_from_json(th_json_path(d, "spec.selector"), &sel, NULL) == 0 && !th_selector_empty(sel) &&
+    if (th_selector_from_json(th_json_path(d, "spec.selector"), &sel, NULL) == 0 &&
+        !th_selector_empty(sel) &&
         th_selector_matches(sel, th_json_path(args[1], "metadata.labels"))) {
         th_ctrl_enqueue_obj(args[0], d);
     }
@@ -25,8 +26,8 @@ static void on_replicaset(struct th_ctrl *c, const struct th_json *old, const st
     th_ctrl_enqueue_owner(c, old, now, "Deployment");
     if (now && !th_controller_of(now)) {
         void *args[] = {c, (void *)(uintptr_t)now};
-        th_informer_each(th_ctrl_informer(c, TH_GVR_DEPLOYMENTS), th_json_path_str(now, "metadata.namespace"),
-                         enqueue_if_selects, args);
+        th_informer_each(th_ctrl_informer(c, TH_GVR_DEPLOYMENTS),
+                         th_json_path_str(now, "metadata.namespace"), enqueue_if_selects, args);
     }
 }
 
@@ -38,9 +39,9 @@ static void on_pod(struct th_ctrl *c, const struct th_json *old, const struct th
     if (!ended || !ref || !th_streq(th_json_path_str(ref, "kind"), "ReplicaSet")) {
         return;
     }
-    struct th_json *rs TH_AUTO(th_json) =
-        th_informer_get(th_ctrl_informer(c, TH_GVR_REPLICASETS), th_json_path_str(now ? now : old, "metadata.namespace"),
-                        th_json_path_str(ref, "name"));
+    struct th_json *rs TH_AUTO(th_json) = th_informer_get(
+        th_ctrl_informer(c, TH_GVR_REPLICASETS),
+        th_json_path_str(now ? now : old, "metadata.namespace"), th_json_path_str(ref, "name"));
     th_ctrl_enqueue_owner(c, NULL, rs, "Deployment");
 }
 
@@ -50,10 +51,11 @@ static int adopt(struct th_deploy *x, struct th_json *rs, struct th_err *err)
     th_json_append(refs, th_owner_ref_build(x->d, true, true));
     struct th_json *patch TH_AUTO(th_json) = th_json_build(
         "{'metadata':{'ownerReferences':%o,'uid':%s}}", refs, th_json_path_str(rs, "metadata.uid"));
-    struct th_patch_opts o = {.kind = TH_PATCH_STRATEGIC, .field_manager = "kube-controller-manager"};
+    struct th_patch_opts o = {.kind = TH_PATCH_STRATEGIC,
+                              .field_manager = "kube-controller-manager"};
     struct th_json *now TH_AUTO(th_json) = NULL;
-    int r = th_client_patch(th_ctrl_client(x->c), TH_GVR_REPLICASETS, x->ns, th_json_path_str(rs, "metadata.name"),
-                            "", &o, patch, &now, err);
+    int r = th_client_patch(th_ctrl_client(x->c), TH_GVR_REPLICASETS, x->ns,
+                            th_json_path_str(rs, "metadata.name"), "", &o, patch, &now, err);
     if (r == -TH_R_NOT_FOUND || r == -TH_R_INVALID || r == -TH_R_CONFLICT) {
         th_err_done(err);
         return 0;
@@ -88,7 +90,8 @@ static int claim_sets(struct th_deploy *x, struct th_err *err)
     TH_TRY(th_selector_from_json(th_json_path(x->d, "spec.selector"), &cl.sel, err));
     th_informer_each(th_ctrl_informer(x->c, TH_GVR_REPLICASETS), x->ns, claim_one, &cl);
     int r = 0;
-    for (size_t i = 0; i < cl.orphans.n && r == 0 && !th_json_path_str(x->d, "metadata.deletionTimestamp"); i++) {
+    for (size_t i = 0;
+         i < cl.orphans.n && r == 0 && !th_json_path_str(x->d, "metadata.deletionTimestamp"); i++) {
         r = adopt(x, cl.orphans.v[i], err);
     }
     th_rs_list_done(&cl.orphans);
@@ -113,7 +116,8 @@ static int note_pause(struct th_deploy *x, struct th_err *err)
     if (paused && !marked) {
         changed = th_deploy_set_progress(x, "Unknown", "DeploymentPaused", "Deployment is paused");
     } else if (!paused && marked) {
-        changed = th_deploy_set_progress(x, "Unknown", "DeploymentResumed", "Deployment is resumed");
+        changed =
+            th_deploy_set_progress(x, "Unknown", "DeploymentResumed", "Deployment is resumed");
     }
     return changed ? th_deploy_write_status(x, th_deploy_status(x->d), err) : 0;
 }
@@ -125,14 +129,15 @@ static bool scaling(const struct th_deploy *x)
     for (size_t i = 0; i < x->all.n; i++) {
         const struct th_json *a = th_json_path(x->all.v[i], "metadata.annotations");
         const char *desired = th_json_str(th_json_get(a, TH_DESIRED_ANNOTATION));
-        if (th_json_path_int(x->all.v[i], "spec.replicas", 0) > 0 && desired && strtoll(desired, NULL, 10) != wanted) {
+        if (th_json_path_int(x->all.v[i], "spec.replicas", 0) > 0 && desired &&
+            strtoll(desired, NULL, 10) != wanted) {
             return true;
         }
     }
     return false;
 }
 
-static int sync(struct th_deploy *x, struct th_err *err)
+static int sync_deployment(struct th_deploy *x, struct th_err *err)
 {
     TH_TRY(claim_sets(x, err));
     if (th_json_path_str(x->d, "metadata.deletionTimestamp")) {
@@ -150,7 +155,8 @@ static int reconcile(struct th_ctrl *c, const char *key, int64_t *ret_after_ms, 
 {
     const char *name = NULL;
     th_autofree char *ns = th_ctrl_key_split(key, &name);
-    struct th_json *d TH_AUTO(th_json) = th_informer_get(th_ctrl_informer(c, TH_GVR_DEPLOYMENTS), ns, name);
+    struct th_json *d TH_AUTO(th_json) =
+        th_informer_get(th_ctrl_informer(c, TH_GVR_DEPLOYMENTS), ns, name);
     if (!d) {
         return 0;
     }
@@ -159,8 +165,9 @@ static int reconcile(struct th_ctrl *c, const char *key, int64_t *ret_after_ms, 
                         "This deployment is selecting all pods. A non-empty selector is required.");
         return 0;
     }
-    struct th_deploy x = {.c = c, .key = key, .ns = ns, .name = name, .d = d, .ret_after_ms = ret_after_ms};
-    int r = sync(&x, err);
+    struct th_deploy x = {
+        .c = c, .key = key, .ns = ns, .name = name, .d = d, .ret_after_ms = ret_after_ms};
+    int r = sync_deployment(&x, err);
     th_rs_list_done(&x.all);
     th_rs_list_done(&x.old);
     th_json_unref(x.new_rs);

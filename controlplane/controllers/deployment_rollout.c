@@ -1,7 +1,8 @@
 /*
  * Moving replicas from the old ReplicaSets to the new one: rolling update within maxSurge and
- * maxUnavailable, Recreate, proportional scaling while a rollout is under way, and the clean-up of old
- * revisions. Arithmetic as k8s.io/kubernetes pkg/controller/deployment/{rolling,recreate,sync}.go.
+ * maxUnavailable, Recreate, proportional scaling while a rollout is under way, and the clean-up of
+ * old revisions. Arithmetic as k8s.io/kubernetes
+ * pkg/controller/deployment/{rolling,recreate,sync}.go.
  */
 #include "controlplane/controllers/deployment_priv.h"
 #include "base/buf.h"
@@ -29,11 +30,13 @@ static int reconcile_new(struct th_deploy *x, struct th_err *err)
     if (own == wanted) {
         return 0;
     }
-    return th_deploy_scale_rs(x, &x->new_rs, own > wanted ? wanted : th_deploy_new_rs_replicas(x), err);
+    return th_deploy_scale_rs(x, &x->new_rs, own > wanted ? wanted : th_deploy_new_rs_replicas(x),
+                              err);
 }
 
 /* Replicas that are not available go first: they serve nobody. */
-static int drop_unhealthy(struct th_deploy *x, int64_t most, int64_t *ret_dropped, struct th_err *err)
+static int drop_unhealthy(struct th_deploy *x, int64_t most, int64_t *ret_dropped,
+                          struct th_err *err)
 {
     *ret_dropped = 0;
     for (size_t i = 0; i < x->old.n && *ret_dropped < most; i++) {
@@ -76,7 +79,8 @@ static int reconcile_old(struct th_deploy *x, struct th_err *err)
     qsort(x->old.v, x->old.n, sizeof(*x->old.v), older_first);
     int64_t all = th_rs_sum(&x->all, NULL, "spec.replicas");
     int64_t least = th_json_path_int(x->d, "spec.replicas", 1) - th_deploy_max_unavailable(x->d);
-    int64_t new_unavailable = replicas_of(x->new_rs) - th_json_path_int(x->new_rs, "status.availableReplicas", 0);
+    int64_t new_unavailable =
+        replicas_of(x->new_rs) - th_json_path_int(x->new_rs, "status.availableReplicas", 0);
     int64_t most = all - least - new_unavailable;
     if (most <= 0) {
         return 0;
@@ -119,8 +123,8 @@ static bool old_pods_running(struct th_deploy *x)
 {
     struct old_pods o = {false};
     for (size_t i = 0; i < x->old.n && !o.running; i++) {
-        th_informer_by_owner(th_ctrl_informer(x->c, TH_GVR_PODS), th_json_path_str(x->old.v[i], "metadata.uid"),
-                             note_running, &o);
+        th_informer_by_owner(th_ctrl_informer(x->c, TH_GVR_PODS),
+                             th_json_path_str(x->old.v[i], "metadata.uid"), note_running, &o);
     }
     return o.running;
 }
@@ -151,7 +155,8 @@ int th_deploy_recreate(struct th_deploy *x, struct th_err *err)
 
 /* ---- Scaling outside of a rollout's steps ---- */
 
-/* The only active set, or the new one (else the latest old one) when none is; NULL when several are. */
+/* The only active set, or the new one (else the latest old one) when none is; NULL when several
+ * are. */
 static struct th_json **active_or_latest(struct th_deploy *x)
 {
     struct th_json **active = NULL;
@@ -185,7 +190,8 @@ static int64_t annotated(const struct th_json *rs, const char *name)
 }
 
 /* This set's share of a change, in proportion to its size, never more than what is left. */
-static int64_t proportion(const struct th_json *d, const struct th_json *rs, int64_t to_add, int64_t added)
+static int64_t proportion(const struct th_json *d, const struct th_json *rs, int64_t to_add,
+                          int64_t added)
 {
     int64_t own = replicas_of(rs);
     int64_t left = to_add - added;

@@ -1,11 +1,12 @@
 /*
  * The ReplicaSets of a Deployment: which one is new, what the revisions are, which annotations they
- * carry. Rules as k8s.io/kubernetes pkg/controller/deployment/{sync.go,util}: the new ReplicaSet is the
- * oldest one whose template equals the Deployment's (but for the hash label); a revision is one more
- * than the greatest of the others; annotations are copied but for a few.
+ * carry. Rules as k8s.io/kubernetes pkg/controller/deployment/{sync.go,util}: the new ReplicaSet is
+ * the oldest one whose template equals the Deployment's (but for the hash label); a revision is one
+ * more than the greatest of the others; annotations are copied but for a few.
  *
- * The hash in names and labels is FNV-1a over the template's JSON in canonical order and the collision
- * count. Upstream hashes a dump of Go structs: clients never compute it, any stable hash will do.
+ * The hash in names and labels is FNV-1a over the template's JSON in canonical order and the
+ * collision count. Upstream hashes a dump of Go structs: clients never compute it, any stable hash
+ * will do.
  */
 #include "controlplane/controllers/deployment_priv.h"
 #include "base/buf.h"
@@ -83,7 +84,8 @@ int64_t th_deploy_max_unavailable(const struct th_json *d)
     if (!th_deploy_is_rolling(d) || replicas == 0) {
         return 0;
     }
-    int64_t n = scaled(th_json_path(d, "spec.strategy.rollingUpdate.maxUnavailable"), replicas, false);
+    int64_t n =
+        scaled(th_json_path(d, "spec.strategy.rollingUpdate.maxUnavailable"), replicas, false);
     if (n == 0 && th_deploy_max_surge(d) == 0) {
         n = 1; /* both would block for ever */
     }
@@ -140,10 +142,12 @@ static bool annotate(struct th_json *obj, const char *name, const char *value)
 
 static bool skip_copy(const char *name)
 {
-    static const char *const skipped[] = {
-        "kubectl.kubernetes.io/last-applied-configuration", TH_REVISION_ANNOTATION,
-        TH_REVISION_HISTORY_ANNOTATION, TH_DESIRED_ANNOTATION, TH_MAX_ANNOTATION,
-        "deprecated.deployment.rollback.to"};
+    static const char *const skipped[] = {"kubectl.kubernetes.io/last-applied-configuration",
+                                          TH_REVISION_ANNOTATION,
+                                          TH_REVISION_HISTORY_ANNOTATION,
+                                          TH_DESIRED_ANNOTATION,
+                                          TH_MAX_ANNOTATION,
+                                          "deprecated.deployment.rollback.to"};
     for (size_t i = 0; i < TH_ARRAY_LEN(skipped); i++) {
         if (th_streq(name, skipped[i])) {
             return true;
@@ -166,7 +170,8 @@ static bool set_size_annotations(const struct th_json *d, struct th_json *rs)
 static void remember_revision(struct th_json *rs, const char *before)
 {
     const char *history = annotation(rs, TH_REVISION_HISTORY_ANNOTATION);
-    th_autofree char *longer = history && *history ? th_xasprintf("%s,%s", history, before) : th_xstrdup(before);
+    th_autofree char *longer =
+        history && *history ? th_xasprintf("%s,%s", history, before) : th_xstrdup(before);
     const char *shown = longer;
     while (strlen(shown) > REVISION_HISTORY_MAX_B && strchr(shown, ',')) {
         shown = strchr(shown, ',') + 1;
@@ -174,7 +179,8 @@ static void remember_revision(struct th_json *rs, const char *before)
     (void)annotate(rs, TH_REVISION_HISTORY_ANNOTATION, shown);
 }
 
-static bool set_rs_annotations(const struct th_json *d, struct th_json *rs, const char *revision, bool exists)
+static bool set_rs_annotations(const struct th_json *d, struct th_json *rs, const char *revision,
+                               bool exists)
 {
     bool changed = false;
     struct th_json_iter it = TH_JSON_ITER(th_json_path(d, "metadata.annotations"));
@@ -236,7 +242,8 @@ static void find_new(struct th_deploy *x)
 {
     qsort(x->all.v, x->all.n, sizeof(*x->all.v), older_first);
     for (size_t i = 0; i < x->all.n && !x->new_rs; i++) {
-        if (same_template(th_json_path(x->all.v[i], "spec.template"), th_json_path(x->d, "spec.template"))) {
+        if (same_template(th_json_path(x->all.v[i], "spec.template"),
+                          th_json_path(x->d, "spec.template"))) {
             x->new_rs = th_json_ref(x->all.v[i]);
         }
     }
@@ -250,7 +257,8 @@ static void find_new(struct th_deploy *x)
 /* ---- Writing ---- */
 
 /* PUTs rs and puts the answer in its place (in *rs and in x->all). */
-static int put_rs(struct th_deploy *x, struct th_json **rs, struct th_json *changed, struct th_err *err)
+static int put_rs(struct th_deploy *x, struct th_json **rs, struct th_json *changed,
+                  struct th_err *err)
 {
     struct th_json *now = NULL;
     TH_TRY(th_client_update(th_ctrl_client(x->c), TH_GVR_REPLICASETS, x->ns,
@@ -267,7 +275,8 @@ static int put_rs(struct th_deploy *x, struct th_json **rs, struct th_json *chan
     return 0;
 }
 
-int th_deploy_scale_rs(struct th_deploy *x, struct th_json **rs, int64_t replicas, struct th_err *err)
+int th_deploy_scale_rs(struct th_deploy *x, struct th_json **rs, int64_t replicas,
+                       struct th_err *err)
 {
     int64_t before = th_json_path_int(*rs, "spec.replicas", 1);
     struct th_json *copy TH_AUTO(th_json) = th_json_dup(*rs);
@@ -281,8 +290,9 @@ int th_deploy_scale_rs(struct th_deploy *x, struct th_json **rs, int64_t replica
         return 0;
     }
     th_event_record(th_ctrl_recorder(x->c), x->d, "Normal", "ScalingReplicaSet",
-                    "Scaled %s replica set %s from %" PRId64 " to %" PRId64, replicas > before ? "up" : "down",
-                    th_json_path_str(*rs, "metadata.name"), before, replicas);
+                    "Scaled %s replica set %s from %" PRId64 " to %" PRId64,
+                    replicas > before ? "up" : "down", th_json_path_str(*rs, "metadata.name"),
+                    before, replicas);
     return 1;
 }
 
@@ -294,10 +304,13 @@ static int set_deployment_revision(struct th_deploy *x, const char *revision, st
     }
     struct th_json *patch TH_AUTO(th_json) =
         th_json_build("{'metadata':{'annotations':{'" TH_REVISION_ANNOTATION "':%s}}}", revision);
-    struct th_patch_opts o = {.kind = TH_PATCH_MERGE_RFC7386, .field_manager = "kube-controller-manager"};
+    struct th_patch_opts o = {.kind = TH_PATCH_MERGE_RFC7386,
+                              .field_manager = "kube-controller-manager"};
     struct th_json *now TH_AUTO(th_json) = NULL;
-    TH_TRY(th_client_patch(th_ctrl_client(x->c), TH_GVR_DEPLOYMENTS, x->ns, x->name, "", &o, patch, &now, err));
-    th_json_path_set_str(x->d, "metadata.resourceVersion", th_json_path_str(now, "metadata.resourceVersion"));
+    TH_TRY(th_client_patch(th_ctrl_client(x->c), TH_GVR_DEPLOYMENTS, x->ns, x->name, "", &o, patch,
+                           &now, err));
+    th_json_path_set_str(x->d, "metadata.resourceVersion",
+                         th_json_path_str(now, "metadata.resourceVersion"));
     th_ctrl_expect(x->c, x->key, TH_GVR_DEPLOYMENTS, now);
     return 0;
 }
@@ -376,18 +389,22 @@ static struct th_json *build_rs(struct th_deploy *x, const char *revision)
     struct th_json *owners = th_json_array();
     th_json_append(owners, th_owner_ref_build(x->d, true, true));
     th_autofree char *name = th_xasprintf("%s-%s", x->name, hash);
-    struct th_json *rs = th_json_build(
-        "{'apiVersion':'apps/v1','kind':'ReplicaSet','metadata':{'name':%s,'namespace':%s,'labels':%o,"
-        "'ownerReferences':%o},'spec':{'replicas':%d,'minReadySeconds':%d,'selector':%o,'template':%o}}",
-        name, x->ns, th_json_dup(th_json_path(tmpl, "metadata.labels")), owners, th_deploy_new_rs_replicas(x),
-        th_json_path_int(x->d, "spec.minReadySeconds", 0), selector, tmpl);
+    struct th_json *rs =
+        th_json_build("{'apiVersion':'apps/"
+                      "v1','kind':'ReplicaSet','metadata':{'name':%s,'namespace':%s,'labels':%o,"
+                      "'ownerReferences':%o},'spec':{'replicas':%d,'minReadySeconds':%d,'selector':"
+                      "%o,'template':%o}}",
+                      name, x->ns, th_json_dup(th_json_path(tmpl, "metadata.labels")), owners,
+                      th_deploy_new_rs_replicas(x),
+                      th_json_path_int(x->d, "spec.minReadySeconds", 0), selector, tmpl);
     (void)set_rs_annotations(x->d, rs, revision, false);
     return rs;
 }
 
-/* The name is taken: by our own set that the cache has not seen yet, or by chance by another one, which
- * the collision count gets us past. */
-static int name_taken(struct th_deploy *x, const struct th_json *rs, struct th_json **ret, struct th_err *err)
+/* The name is taken: by our own set that the cache has not seen yet, or by chance by another one,
+ * which the collision count gets us past. */
+static int name_taken(struct th_deploy *x, const struct th_json *rs, struct th_json **ret,
+                      struct th_err *err)
 {
     struct th_json *there TH_AUTO(th_json) = NULL;
     const char *name = th_json_path_str(rs, "metadata.name");
@@ -400,7 +417,8 @@ static int name_taken(struct th_deploy *x, const struct th_json *rs, struct th_j
     struct th_json *status = th_deploy_status(x->d);
     th_json_set_int(status, "collisionCount", th_json_path_int(status, "collisionCount", 0) + 1);
     TH_TRY(th_deploy_write_status(x, status, err));
-    return th_fail(err, TH_R_CONFLICT, "the hash of the template collides with replica set \"%s\"", name);
+    return th_fail(err, TH_R_CONFLICT, "the hash of the template collides with replica set \"%s\"",
+                   name);
 }
 
 static int create_new(struct th_deploy *x, const char *revision, struct th_err *err)
@@ -427,12 +445,14 @@ static int create_new(struct th_deploy *x, const char *revision, struct th_err *
     th_rs_list_add(&x->all, made);
     if (!existed && th_json_path_int(made, "spec.replicas", 0) > 0) {
         th_event_record(th_ctrl_recorder(x->c), x->d, "Normal", "ScalingReplicaSet",
-                        "Scaled up replica set %s from 0 to %" PRId64, th_json_path_str(made, "metadata.name"),
+                        "Scaled up replica set %s from 0 to %" PRId64,
+                        th_json_path_str(made, "metadata.name"),
                         th_json_path_int(made, "spec.replicas", 0));
     }
     TH_TRY(set_deployment_revision(x, revision, err));
     if (!existed && th_deploy_has_deadline(x->d)) {
-        (void)th_deploy_set_progress(x, "True", "NewReplicaSetCreated", "Created new replica set \"%s\"",
+        (void)th_deploy_set_progress(x, "True", "NewReplicaSetCreated",
+                                     "Created new replica set \"%s\"",
                                      th_json_path_str(made, "metadata.name"));
     }
     return th_deploy_write_status(x, th_deploy_status(x->d), err);
@@ -449,7 +469,7 @@ int th_deploy_find_sets(struct th_deploy *x, bool create, struct th_err *err)
     char revision[24];
     (void)snprintf(revision, sizeof(revision), "%" PRId64, greatest + 1);
     if (x->new_rs) {
-        return create || th_deploy_revision(x->new_rs) ? update_existing(x, revision, err) : 0;
+        return update_existing(x, revision, err);
     }
     return create ? create_new(x, revision, err) : 0;
 }

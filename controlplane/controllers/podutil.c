@@ -4,7 +4,8 @@
 #include "base/clock.h"
 #include "controlplane/client/client.h"
 
-static struct th_json *find_condition(const struct th_json *conditions, const char *type, size_t *ret_i)
+static struct th_json *find_condition(const struct th_json *conditions, const char *type,
+                                      size_t *ret_i)
 {
     for (size_t i = 0; i < th_json_len(conditions); i++) {
         struct th_json *c = th_json_at(conditions, i);
@@ -33,8 +34,8 @@ struct th_json *th_time_now_json(void)
     return th_json_string(th_time_format(th_now_ms(), text));
 }
 
-bool th_cond_set(struct th_json *conditions, const char *type, const char *status, const char *reason,
-                 const char *message, bool with_update)
+bool th_cond_set(struct th_json *conditions, const char *type, const char *status,
+                 const char *reason, const char *message, bool with_update)
 {
     size_t i = 0;
     struct th_json *old = find_condition(conditions, type, &i);
@@ -50,7 +51,8 @@ bool th_cond_set(struct th_json *conditions, const char *type, const char *statu
         th_json_set(c, "lastUpdateTime", th_json_ref(now));
     }
     th_json_set(c, "lastTransitionTime",
-                same_status ? th_json_dup(th_json_get(old, "lastTransitionTime")) : th_json_ref(now));
+                same_status ? th_json_dup(th_json_get(old, "lastTransitionTime"))
+                            : th_json_ref(now));
     th_json_set_str(c, "reason", reason);
     th_json_set_str(c, "message", message);
     th_json_unref(now);
@@ -118,7 +120,8 @@ struct th_json *th_pod_from_template(const struct th_json *tmpl, const struct th
     struct th_json *pod = th_json_build("{'apiVersion':'v1','kind':'Pod','metadata':{}}");
     struct th_json *meta = th_json_get(pod, "metadata");
     const struct th_json *from = th_json_get(tmpl, "metadata");
-    th_json_set(meta, "generateName", th_json_stringf("%s-", th_json_path_str(owner, "metadata.name")));
+    th_json_set(meta, "generateName",
+                th_json_stringf("%s-", th_json_path_str(owner, "metadata.name")));
     const char *ns = th_json_path_str(owner, "metadata.namespace");
     if (ns) {
         th_json_set_str(meta, "namespace", ns);

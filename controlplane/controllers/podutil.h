@@ -7,18 +7,19 @@
 struct th_json *th_cond_get(const struct th_json *obj, const char *type);
 bool th_cond_is_true(const struct th_json *obj, const char *type);
 /* Sets {type,status,reason,message} in a conditions array. When status and reason are as before
- * nothing changes and false is returned; lastTransitionTime moves only with status. with_update adds
- * lastUpdateTime (Deployments). */
-bool th_cond_set(struct th_json *conditions, const char *type, const char *status, const char *reason,
-                 const char *message, bool with_update);
+ * nothing changes and false is returned; lastTransitionTime moves only with status. with_update
+ * adds lastUpdateTime (Deployments). */
+bool th_cond_set(struct th_json *conditions, const char *type, const char *status,
+                 const char *reason, const char *message, bool with_update);
 bool th_cond_remove(struct th_json *conditions, const char *type);
 
-bool th_pod_is_active(const struct th_json *pod);   /* not ended and not being deleted */
+bool th_pod_is_active(const struct th_json *pod); /* not ended and not being deleted */
 bool th_pod_is_ready(const struct th_json *pod);
-/* Ready for at least min_ready_s. *ret_wait_ms (may be NULL) says when it will be, 0 if not by itself. */
+/* Ready for at least min_ready_s. *ret_wait_ms (may be NULL) says when it will be, 0 if not by
+ * itself. */
 bool th_pod_is_available(const struct th_json *pod, int64_t min_ready_s, int64_t *ret_wait_ms);
-/* A pod object from a PodTemplateSpec: generateName "<owner>-", labels, annotations, finalizers, spec,
- * and a controlling owner reference. The caller unrefs. */
+/* A pod object from a PodTemplateSpec: generateName "<owner>-", labels, annotations, finalizers,
+ * spec, and a controlling owner reference. The caller unrefs. */
 struct th_json *th_pod_from_template(const struct th_json *tmpl, const struct th_json *owner);
 /* metav1.Time of a path in milliseconds; 0 when missing. */
 int64_t th_obj_time_ms(const struct th_json *obj, const char *path);

@@ -7,8 +7,8 @@
  * hundreds); surplus ones are deleted in upstream's order: what costs the service least first.
  * Pods that were created are awaited in the cache (th_ctrl_expect), so none is created twice.
  *
- * Pods without an owner are remembered by key as their events come, so that a reconcile does not have
- * to look at every pod of the namespace.
+ * Pods without an owner are remembered by key as their events come, so that a reconcile does not
+ * have to look at every pod of the namespace.
  */
 #include "controlplane/controllers/controller.h"
 #include "controlplane/controllers/podutil.h"
@@ -65,7 +65,8 @@ static void on_pod(struct th_ctrl *c, const struct th_json *old, const struct th
 {
     struct state *s = th_ctrl_state(c);
     th_autofree char *key = th_ctrl_key(now ? now : old);
-    bool orphan = now && !th_controller_of(now) && !th_json_path_str(now, "metadata.deletionTimestamp");
+    bool orphan =
+        now && !th_controller_of(now) && !th_json_path_str(now, "metadata.deletionTimestamp");
     pthread_mutex_lock(&s->lock);
     if (orphan) {
         th_hmap_set(&s->orphans, key, NULL);
@@ -109,13 +110,15 @@ static int patch_owner(struct th_ctrl *c, const struct th_json *pod, struct th_j
                        struct th_json **ret, struct th_err *err)
 {
     struct th_json *taken TH_AUTO(th_json) = patch;
-    struct th_patch_opts o = {.kind = TH_PATCH_STRATEGIC, .field_manager = "kube-controller-manager"};
-    return th_client_patch(th_ctrl_client(c), TH_GVR_PODS, th_json_path_str(pod, "metadata.namespace"),
+    struct th_patch_opts o = {.kind = TH_PATCH_STRATEGIC,
+                              .field_manager = "kube-controller-manager"};
+    return th_client_patch(th_ctrl_client(c), TH_GVR_PODS,
+                           th_json_path_str(pod, "metadata.namespace"),
                            th_json_path_str(pod, "metadata.name"), "", &o, taken, ret, err);
 }
 
-static int adopt_orphans(struct th_ctrl *c, const struct th_json *rs, const char *ns, const struct th_selector *sel,
-                         struct pods *ret, struct th_err *err)
+static int adopt_orphans(struct th_ctrl *c, const struct th_json *rs, const char *ns,
+                         const struct th_selector *sel, struct pods *ret, struct th_err *err)
 {
     struct state *s = th_ctrl_state(c);
     struct th_strv keys TH_CLEANUP(th_strv_done) = TH_STRV_INIT;
@@ -152,11 +155,12 @@ static int adopt_orphans(struct th_ctrl *c, const struct th_json *rs, const char
     return 0;
 }
 
-static int release(struct th_ctrl *c, const struct th_json *rs, const struct th_json *pod, struct th_err *err)
+static int release(struct th_ctrl *c, const struct th_json *rs, const struct th_json *pod,
+                   struct th_err *err)
 {
-    struct th_json *patch = th_json_build(
-        "{'metadata':{'ownerReferences':[{'$patch':'delete','uid':%s}],'uid':%s}}",
-        th_json_path_str(rs, "metadata.uid"), th_json_path_str(pod, "metadata.uid"));
+    struct th_json *patch =
+        th_json_build("{'metadata':{'ownerReferences':[{'$patch':'delete','uid':%s}],'uid':%s}}",
+                      th_json_path_str(rs, "metadata.uid"), th_json_path_str(pod, "metadata.uid"));
     int r = patch_owner(c, pod, patch, NULL, err);
     if (r == -TH_R_NOT_FOUND || r == -TH_R_INVALID || r == -TH_R_CONFLICT) {
         th_err_done(err);
@@ -166,12 +170,13 @@ static int release(struct th_ctrl *c, const struct th_json *rs, const struct th_
 }
 
 /* Active pods of the set, adopted ones included. */
-static int claim(struct th_ctrl *c, const struct th_json *rs, const struct th_selector *sel, struct pods *ret,
-                 struct th_err *err)
+static int claim(struct th_ctrl *c, const struct th_json *rs, const struct th_selector *sel,
+                 struct pods *ret, struct th_err *err)
 {
     struct pods owned TH_CLEANUP(pods_done) = {NULL, 0, 0};
     bool deleting = th_json_path_str(rs, "metadata.deletionTimestamp") != NULL;
-    th_informer_by_owner(th_ctrl_informer(c, TH_GVR_PODS), th_json_path_str(rs, "metadata.uid"), collect, &owned);
+    th_informer_by_owner(th_ctrl_informer(c, TH_GVR_PODS), th_json_path_str(rs, "metadata.uid"),
+                         collect, &owned);
     for (size_t i = 0; i < owned.n; i++) {
         struct th_json *pod = owned.v[i];
         if (!th_pod_is_active(pod)) {
@@ -183,21 +188,24 @@ static int claim(struct th_ctrl *c, const struct th_json *rs, const struct th_se
             TH_TRY(release(c, rs, pod, err));
         }
     }
-    return deleting ? 0 : adopt_orphans(c, rs, th_json_path_str(rs, "metadata.namespace"), sel, ret, err);
+    return deleting
+               ? 0
+               : adopt_orphans(c, rs, th_json_path_str(rs, "metadata.namespace"), sel, ret, err);
 }
 
 /* ---- Creating and deleting ---- */
 
-static int create_one(struct th_ctrl *c, const struct th_json *rs, const char *key, const struct th_json *pod,
-                      struct th_err *err)
+static int create_one(struct th_ctrl *c, const struct th_json *rs, const char *key,
+                      const struct th_json *pod, struct th_err *err)
 {
     struct th_json *made TH_AUTO(th_json) = NULL;
-    int r = th_client_create(th_ctrl_client(c), TH_GVR_PODS, th_json_path_str(rs, "metadata.namespace"), pod,
-                             &made, err);
+    int r = th_client_create(th_ctrl_client(c), TH_GVR_PODS,
+                             th_json_path_str(rs, "metadata.namespace"), pod, &made, err);
     if (r < 0) {
         bool terminating = r == -TH_R_FORBIDDEN && err->msg && strstr(err->msg, "being terminated");
         if (!terminating) {
-            th_event_record(th_ctrl_recorder(c), rs, "Warning", "FailedCreate", "Error creating: %s", err->msg);
+            th_event_record(th_ctrl_recorder(c), rs, "Warning", "FailedCreate",
+                            "Error creating: %s", err->msg);
         }
         return r;
     }
@@ -207,10 +215,11 @@ static int create_one(struct th_ctrl *c, const struct th_json *rs, const char *k
     return 0;
 }
 
-static int create_missing(struct th_ctrl *c, const struct th_json *rs, const char *key, int64_t missing,
-                          struct th_err *err)
+static int create_missing(struct th_ctrl *c, const struct th_json *rs, const char *key,
+                          int64_t missing, struct th_err *err)
 {
-    struct th_json *pod TH_AUTO(th_json) = th_pod_from_template(th_json_path(rs, "spec.template"), rs);
+    struct th_json *pod TH_AUTO(th_json) =
+        th_pod_from_template(th_json_path(rs, "spec.template"), rs);
     missing = missing > BURST ? BURST : missing;
     for (int64_t batch = 1; missing > 0; batch *= 2) {
         for (int64_t i = 0; i < batch && missing > 0; i++, missing--) {
@@ -278,7 +287,8 @@ static int compare_ranked(const void *pa, const void *pb)
     if ((d = by_number(b->created_ms, a->created_ms)) != 0) {
         return d;
     }
-    return strcmp(th_json_path_str(a->pod, "metadata.name"), th_json_path_str(b->pod, "metadata.name"));
+    return strcmp(th_json_path_str(a->pod, "metadata.name"),
+                  th_json_path_str(b->pod, "metadata.name"));
 }
 
 static struct ranked *rank(const struct pods *pods)
@@ -288,7 +298,8 @@ static struct ranked *rank(const struct pods *pods)
         struct th_json *pod = pods->v[i];
         const char *node = th_json_path_str(pod, "spec.nodeName");
         const struct th_json *annotations = th_json_path(pod, "metadata.annotations");
-        const char *cost = th_json_str(th_json_get(annotations, "controller.kubernetes.io/pod-deletion-cost"));
+        const char *cost =
+            th_json_str(th_json_get(annotations, "controller.kubernetes.io/pod-deletion-cost"));
         v[i] = (struct ranked){
             .pod = pod,
             .assigned = node && *node,
@@ -307,8 +318,8 @@ static struct ranked *rank(const struct pods *pods)
     return v;
 }
 
-static int delete_surplus(struct th_ctrl *c, const struct th_json *rs, const struct pods *pods, int64_t surplus,
-                          struct th_err *err)
+static int delete_surplus(struct th_ctrl *c, const struct th_json *rs, const struct pods *pods,
+                          int64_t surplus, struct th_err *err)
 {
     th_autofree struct ranked *order = rank(pods);
     for (int64_t i = 0; i < surplus && i < BURST; i++) {
@@ -316,17 +327,19 @@ static int delete_surplus(struct th_ctrl *c, const struct th_json *rs, const str
         const char *name = th_json_path_str(pod, "metadata.name");
         struct th_delete_opts o = TH_DELETE_OPTS_INIT;
         o.uid = th_json_path_str(pod, "metadata.uid");
-        int r = th_client_delete(th_ctrl_client(c), TH_GVR_PODS, th_json_path_str(pod, "metadata.namespace"), name,
-                                 &o, NULL, err);
+        int r = th_client_delete(th_ctrl_client(c), TH_GVR_PODS,
+                                 th_json_path_str(pod, "metadata.namespace"), name, &o, NULL, err);
         if (r == -TH_R_NOT_FOUND || r == -TH_R_CONFLICT) {
             th_err_done(err);
             continue;
         }
         if (r < 0) {
-            th_event_record(th_ctrl_recorder(c), rs, "Warning", "FailedDelete", "Error deleting: %s", err->msg);
+            th_event_record(th_ctrl_recorder(c), rs, "Warning", "FailedDelete",
+                            "Error deleting: %s", err->msg);
             return r;
         }
-        th_event_record(th_ctrl_recorder(c), rs, "Normal", "SuccessfulDelete", "Deleted pod: %s", name);
+        th_event_record(th_ctrl_recorder(c), rs, "Normal", "SuccessfulDelete", "Deleted pod: %s",
+                        name);
     }
     return 0;
 }
@@ -345,10 +358,11 @@ static bool has_all_labels(const struct th_json *pod, const struct th_json *want
     return true;
 }
 
-static struct th_json *make_status(const struct th_json *rs, const struct pods *pods, int64_t diff, int failed,
-                                   const struct th_err *why, int64_t *ret_wait_ms)
+static struct th_json *make_status(const struct th_json *rs, const struct pods *pods, int64_t diff,
+                                   int failed, const struct th_err *why, int64_t *ret_wait_ms)
 {
-    struct th_json *status = th_json_path(rs, "status") ? th_json_dup(th_json_path(rs, "status")) : th_json_object();
+    struct th_json *status =
+        th_json_path(rs, "status") ? th_json_dup(th_json_path(rs, "status")) : th_json_object();
     int64_t labeled = 0, ready = 0, available = 0;
     int64_t min_ready = th_json_path_int(rs, "spec.minReadySeconds", 0);
     for (size_t i = 0; i < pods->n; i++) {
@@ -363,7 +377,9 @@ static struct th_json *make_status(const struct th_json *rs, const struct pods *
     const struct {
         const char *name;
         int64_t value;
-    } counts[] = {{"replicas", (int64_t)pods->n}, {"fullyLabeledReplicas", labeled}, {"readyReplicas", ready},
+    } counts[] = {{"replicas", (int64_t)pods->n},
+                  {"fullyLabeledReplicas", labeled},
+                  {"readyReplicas", ready},
                   {"availableReplicas", available}};
     for (size_t i = 0; i < TH_ARRAY_LEN(counts); i++) {
         if (counts[i].value || i == 0) {
@@ -375,8 +391,8 @@ static struct th_json *make_status(const struct th_json *rs, const struct pods *
     th_json_set_int(status, "observedGeneration", th_json_path_int(rs, "metadata.generation", 0));
     struct th_json *conditions = th_json_path_array(status, "conditions");
     if (failed) {
-        (void)th_cond_set(conditions, "ReplicaFailure", "True", diff < 0 ? "FailedCreate" : "FailedDelete",
-                          why->msg, false);
+        (void)th_cond_set(conditions, "ReplicaFailure", "True",
+                          diff < 0 ? "FailedCreate" : "FailedDelete", why->msg, false);
     } else {
         (void)th_cond_remove(conditions, "ReplicaFailure");
     }
@@ -386,8 +402,8 @@ static struct th_json *make_status(const struct th_json *rs, const struct pods *
     return status;
 }
 
-static int write_status(struct th_ctrl *c, const char *key, const struct th_json *rs, struct th_json *status,
-                        struct th_err *err)
+static int write_status(struct th_ctrl *c, const char *key, const struct th_json *rs,
+                        struct th_json *status, struct th_err *err)
 {
     struct th_json *taken TH_AUTO(th_json) = status;
     if (th_json_equal(th_json_path(rs, "status"), taken)) {
@@ -396,7 +412,8 @@ static int write_status(struct th_ctrl *c, const char *key, const struct th_json
     struct th_json *copy TH_AUTO(th_json) = th_json_dup(rs);
     struct th_json *now TH_AUTO(th_json) = NULL;
     th_json_set(copy, "status", th_json_ref(taken));
-    int r = th_client_update(th_ctrl_client(c), TH_GVR_REPLICASETS, th_json_path_str(rs, "metadata.namespace"),
+    int r = th_client_update(th_ctrl_client(c), TH_GVR_REPLICASETS,
+                             th_json_path_str(rs, "metadata.namespace"),
                              th_json_path_str(rs, "metadata.name"), "status", copy, &now, err);
     if (r == -TH_R_NOT_FOUND) {
         th_err_done(err);
@@ -411,7 +428,8 @@ static int reconcile(struct th_ctrl *c, const char *key, int64_t *ret_after_ms, 
 {
     const char *name = NULL;
     th_autofree char *ns = th_ctrl_key_split(key, &name);
-    struct th_json *rs TH_AUTO(th_json) = th_informer_get(th_ctrl_informer(c, TH_GVR_REPLICASETS), ns, name);
+    struct th_json *rs TH_AUTO(th_json) =
+        th_informer_get(th_ctrl_informer(c, TH_GVR_REPLICASETS), ns, name);
     if (!rs) {
         return 0;
     }
