@@ -92,9 +92,10 @@ static void put_uint(struct th_buf *b, uint64_t v)
 /* The exponent form is used below 10^low and from 10^high on. */
 static size_t format_double(double v, int low, int high, int exp_digits, char *buf)
 {
-    /* The digits: most numbers people write have at most 15, all doubles at most 17. */
+    /* Every decimal of 15 digits survives a double, so that is where the search may begin; only
+     * subnormal numbers have less precision than that. */
     char sci[32];
-    for (int precision = 14; precision <= 16; precision++) {
+    for (int precision = fpclassify(v) == FP_SUBNORMAL ? 0 : 14; precision <= 16; precision++) {
         (void)snprintf(sci, sizeof(sci), "%.*e", precision, v);
         if (strtod(sci, NULL) == v) {
             break;

@@ -1,8 +1,8 @@
 #ifndef TH_BASE_YAML_H
 #define TH_BASE_YAML_H
 /* YAML <-> JSON trees, over libyaml, with the scalar rules of Kubernetes' sigs.k8s.io/yaml
- * (YAML 1.1 booleans limited to true/false/yes/no/on/off as go-yaml resolves them, quoted scalars
- * are strings, anchors and aliases expanded under TH_LIMIT_YAML_NODES). */
+ * (YAML 1.1 booleans true/false/yes/no/on/off/y/n as go-yaml resolves them, also as keys; quoted
+ * scalars are strings; anchors and aliases expanded under TH_LIMIT_YAML_NODES). */
 #include "base/json/json.h"
 
 /* All documents of a stream; empty ones are left out. ret_docs is a JSON array (caller unrefs).
