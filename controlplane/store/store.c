@@ -291,24 +291,27 @@ static int prepare(struct th_request *q, struct th_err *err)
 /* Queues q and waits for its outcome. */
 static int submit(struct th_store *s, struct th_request *q, struct th_err *err)
 {
-    pthread_cond_init(&q->cond, NULL);
+    sem_init(&q->done, 0, 0);
     pthread_mutex_lock(&s->q.lock);
     while (s->q.n >= TH_LIMIT_WRITE_QUEUE && !s->q.stop) {
         pthread_cond_wait(&s->q.space, &s->q.lock);
     }
-    if (s->q.stop) {
-        q->rc = th_fail(&q->err, TH_R_UNAVAILABLE, "the store is closing");
-    } else {
+    bool closing = s->q.stop;
+    if (!closing) {
         *s->q.last = q;
         s->q.last = &q->next;
         s->q.n++;
-        pthread_cond_signal(&s->q.cond);
-        while (!q->done) {
-            pthread_cond_wait(&q->cond, &s->q.lock);
-        }
     }
     pthread_mutex_unlock(&s->q.lock);
-    pthread_cond_destroy(&q->cond);
+    if (closing) {
+        q->rc = th_fail(&q->err, TH_R_UNAVAILABLE, "the store is closing");
+    } else {
+        pthread_cond_signal(&s->q.cond); /* after unlocking, so that the writer need not wait for us */
+        while (sem_wait(&q->done) != 0) {
+            /* a signal came */
+        }
+    }
+    sem_destroy(&q->done);
     if (q->rc < 0 && err) {
         th_err_move(err, &q->err);
     }

@@ -16,6 +16,7 @@
 #include "controlplane/store/store.h"
 
 #include <pthread.h>
+#include <semaphore.h>
 
 /* ---- obj.c ---- */
 /* A new object of p stamped with rv as h says. */
@@ -67,10 +68,9 @@ struct th_request {
     struct th_pending *pend;
     bool staged;        /* has a place in the batch */
     bool on_pending;    /* its precondition failed because of a write of this batch */
-    bool done;
     int rc;
     struct th_err err;
-    pthread_cond_t cond;
+    sem_t done;
 };
 
 /* ---- sqlite.c ---- */

@@ -201,15 +201,12 @@ static void publish(struct th_store *s, struct batch *b, int64_t now_ms)
 }
 
 /* Wakes the callers of a list of requests. After this the requests are gone. */
-static void complete(struct th_store *s, struct th_request *first)
+static void complete(struct th_request *first)
 {
-    pthread_mutex_lock(&s->q.lock);
     for (struct th_request *q = first, *next; q; q = next) {
         next = q->next;
-        q->done = true;
-        pthread_cond_signal(&q->cond);
+        sem_post(&q->done);
     }
-    pthread_mutex_unlock(&s->q.lock);
 }
 
 static void run_batch(struct th_store *s, struct batch *b)
@@ -235,7 +232,7 @@ static void run_batch(struct th_store *s, struct batch *b)
             publish(s, b, now_ms);
         }
     }
-    complete(s, b->first);
+    complete(b->first);
 }
 
 /* ---- Compaction ---- */
@@ -289,7 +286,7 @@ static void compact(struct th_store *s)
             at = &q->next;
         }
     }
-    complete(s, done);
+    complete(done);
 }
 
 /* ---- The loop ---- */
