@@ -1,0 +1,463 @@
+/* The request pipeline: authorize, route, dispatch to the verb, turn failures into Status.
+ *
+ * It knows nothing of HTTP's wire: server.c and local.c hand in a request with an identity that was
+ * established already, and get a response that is bytes, a shared stored revision, a tree, a watch
+ * or the order to forward to a node. Everything a verb needs stands in one struct th_call that
+ * lives on this stack; nothing of it survives but what the response took.
+ */
+#include "controlplane/api/priv.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "controlplane/api/local.h"
+#include "controlplane/api/watch.h"
+
+#define MANAGER_MAX 128
+
+/* ---- identities ---- */
+
+struct th_identity *th_identity_new(const char *user, const char *uid, const char *const *groups)
+{
+    struct th_identity *id = TH_NEW(struct th_identity);
+    id->refs = 1;
+    id->user = th_xstrdup(user);
+    id->uid = th_xstrdup(uid);
+    for (; groups && *groups; groups++) {
+        th_strv_add(&id->groups, *groups);
+    }
+    return id;
+}
+
+struct th_identity *th_identity_ref(struct th_identity *id)
+{
+    __atomic_add_fetch(&id->refs, 1, __ATOMIC_RELAXED);
+    return id;
+}
+
+void th_identity_unref(struct th_identity *id)
+{
+    if (!id || __atomic_sub_fetch(&id->refs, 1, __ATOMIC_ACQ_REL) > 0) {
+        return;
+    }
+    free(id->user);
+    free(id->uid);
+    th_strv_done(&id->groups);
+    th_strv_done(&id->extra);
+    free(id);
+}
+
+bool th_identity_in(const struct th_identity *id, const char *group)
+{
+    return th_strv_has(&id->groups, group);
+}
+
+/* ---- life of the API ---- */
+
+int th_api_new(const struct th_api_opts *o, struct th_api **ret, struct th_err *err)
+{
+    struct th_api *a = TH_NEW(struct th_api);
+    a->store = o->store;
+    a->cluster = o->cluster;
+    a->node_socket = th_xstrdup(o->node_socket);
+    a->server_address = th_xstrdup(o->server_address);
+    for (const char *const *p = o->disable_admission; p && *p; p++) {
+        th_strv_add(&a->disabled_admission, *p);
+    }
+    (void)pthread_mutex_init(&a->lock, NULL);
+    th_hmap_init(&a->cache, th_doc_free);
+    static const char *const masters[] = {"system:masters", "system:authenticated", NULL};
+    a->system = th_identity_new("system:apiserver", NULL, masters);
+    a->system->system = true;
+    a->ticker = th_ticker_new();
+    a->metrics = th_metrics_new();
+    a->authz = th_authz_new(a->store);
+    int r = 0;
+    if (o->token_file) {
+        r = th_authn_load_tokens(a, o->token_file, err);
+    }
+    if (r >= 0) {
+        r = th_client_new_local(a, NULL, NULL, "thimble-apiserver", &a->client, err);
+    }
+    if (r < 0) {
+        th_api_free(a);
+        return r;
+    }
+    *ret = a;
+    return 0;
+}
+
+void th_api_free(struct th_api *a)
+{
+    if (!a) {
+        return;
+    }
+    th_client_free(a->client);
+    th_authz_free(a->authz);
+    th_ticker_free(a->ticker);
+    th_metrics_free(a->metrics);
+    th_hmap_done(&a->cache);
+    (void)pthread_mutex_destroy(&a->lock);
+    th_identity_unref(a->system);
+    th_strv_done(&a->disabled_admission);
+    th_json_unref(a->tokens);
+    free(a->node_socket);
+    free(a->server_address);
+    free(a);
+}
+
+void th_api_set_ready(struct th_api *api, bool ready)
+{
+    __atomic_store_n(&api->ready, ready, __ATOMIC_RELEASE);
+}
+
+int th_api_bootstrap(struct th_api *api, struct th_err *err)
+{
+    TH_AUTO(th_json) struct th_json *all = th_bootstrap_objects(api->cluster);
+    for (size_t i = 0; i < th_json_len(all); i++) {
+        const struct th_json *o = th_json_at(all, i);
+        th_autofree char *g = NULL;
+        th_autofree char *v = NULL;
+        TH_TRY(th_gv_split(th_json_path_str(o, "apiVersion"), &g, &v, err));
+        const char *kind = th_json_path_str(o, "kind");
+        const struct th_resource *r = th_resource_for_kind(g, v, kind);
+        if (!r) {
+            return th_fail(err, TH_R_INTERNAL, "bootstrap object of unknown kind %s", kind);
+        }
+        const char *ns = th_json_path_str(o, "metadata.namespace");
+        const char *name = th_json_path_str(o, "metadata.name");
+        struct th_gvr gvr = {g, v, r->plural};
+        TH_AUTO_ERR struct th_err local = TH_ERR_INIT;
+        if (th_client_get(api->client, gvr, ns, name, NULL, &local) >= 0) {
+            continue;
+        }
+        th_err_done(&local);
+        int rc = th_client_create(api->client, gvr, ns, o, NULL, &local);
+        if (rc < 0 && rc != -TH_R_ALREADY_EXISTS) {
+            if (err) {
+                th_err_move(err, &local);
+            }
+            return th_wrap(err, "making %s %s", kind, name);
+        }
+    }
+    return 0;
+}
+
+/* ---- responses ---- */
+
+void th_aresp_done(struct th_aresp *r)
+{
+    th_strv_done(&r->headers);
+    th_buf_done(&r->body);
+    th_obj_unref(r->body_obj);
+    th_json_unref(r->tree);
+    th_apiwatch_close(r->watch);
+    th_stream_target_free(r->stream);
+    *r = (struct th_aresp)TH_ARESP_INIT;
+}
+
+void th_api_fail(struct th_aresp *resp, const struct th_err *err)
+{
+    TH_AUTO(th_json) struct th_json *s = th_status_json(err);
+    th_respond_json(resp, err->http_code ? err->http_code : th_reason_http(err->reason), s, false);
+    if (err->retry_after_s > 0) {
+        th_strv_addf(&resp->headers, "Retry-After: %d", err->retry_after_s);
+    }
+}
+
+/* ---- options that many verbs share ---- */
+
+static void unsupported(struct th_err *err, const char *field, const char *value,
+                        const char *supported)
+{
+    th_err_add_cause(err, "FieldValueNotSupported", field,
+                     "Unsupported value: \"%s\": supported values: %s", value, supported);
+}
+
+static int parse_options(struct th_call *c, const char *kind, struct th_err *err)
+{
+    TH_AUTO_ERR struct th_err local = TH_ERR_INIT;
+    c->fv = TH_FV_WARN;
+    const char *fv = th_query_get(&c->query, "fieldValidation");
+    if (th_streq(fv, "Strict")) {
+        c->fv = TH_FV_STRICT;
+    } else if (th_streq(fv, "Ignore")) {
+        c->fv = TH_FV_IGNORE;
+    } else if (fv && *fv && !th_streq(fv, "Warn")) {
+        unsupported(&local, "fieldValidation", fv, "\"\", \"Ignore\", \"Strict\", \"Warn\"");
+    }
+    for (size_t i = 0; i < c->query.keys.n; i++) {
+        if (th_streq(c->query.keys.v[i], "dryRun") && *c->query.values.v[i]) {
+            if (!th_streq(c->query.values.v[i], "All")) {
+                unsupported(&local, "dryRun", c->query.values.v[i], "\"All\"");
+            }
+            c->dry_run = true;
+        }
+    }
+    const char *manager = th_query_get(&c->query, "fieldManager");
+    if (manager && strlen(manager) > MANAGER_MAX) {
+        th_err_add_cause(&local, "FieldValueTooLong", "fieldManager",
+                         "Too long: may not be more than %d bytes", MANAGER_MAX);
+    }
+    if (manager && *manager) {
+        c->manager = th_xstrdup(manager);
+    } else {
+        const char *ua = c->req->user_agent;
+        size_t n = ua ? strcspn(ua, "/") : 0;
+        c->manager = n > 0 ? th_xstrndup(ua, n > MANAGER_MAX ? MANAGER_MAX : n)
+                           : th_xstrdup("unknown");
+    }
+    c->ctx.dry_run = c->dry_run;
+    int r = th_fail_invalid(&local, "meta.k8s.io", kind, "");
+    if (r < 0 && err) {
+        th_err_move(err, &local);
+    }
+    return r;
+}
+
+/* ---- routing to a verb ---- */
+
+typedef int verb_fn(struct th_call *c, struct th_err *err);
+
+static int fail_unknown(struct th_err *err)
+{
+    return th_fail(err, TH_R_NOT_FOUND, "the server could not find the requested resource");
+}
+
+static int fail_method(struct th_err *err)
+{
+    return th_fail(err, TH_R_METHOD_NOT_ALLOWED,
+                   "the server does not allow this method on the requested resource");
+}
+
+static bool is_stream_name(const char *sub)
+{
+    static const char *const names[] = {"log", "exec", "attach", "portforward", "proxy"};
+    for (size_t i = 0; sub && i < TH_ARRAY_LEN(names); i++) {
+        if (th_streq(sub, names[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+struct verb_row {
+    const char *method;
+    unsigned bit;
+    const char *verb;
+    const char *options; /* kind of its options */
+    verb_fn *fn, *sub_fn;
+};
+static const struct verb_row item_verbs[] = {
+    {"GET", TH_VERB_GET, "get", "GetOptions", th_verb_get, th_verb_sub_get},
+    {"POST", TH_VERB_CREATE, "create", "CreateOptions", NULL, th_verb_sub_create},
+    {"PUT", TH_VERB_UPDATE, "update", "UpdateOptions", th_verb_update, th_verb_sub_update},
+    {"PATCH", TH_VERB_PATCH, "patch", "PatchOptions", th_verb_patch, th_verb_patch},
+    {"DELETE", TH_VERB_DELETE, "delete", "DeleteOptions", th_verb_delete, NULL},
+};
+static const struct verb_row collection_verbs[] = {
+    {"GET", TH_VERB_LIST, "list", "ListOptions", th_verb_list, NULL},
+    {"POST", TH_VERB_CREATE, "create", "CreateOptions", th_verb_create, NULL},
+    {"DELETE", TH_VERB_DELETECOLLECTION, "deletecollection", "DeleteOptions",
+     th_verb_deletecollection, NULL},
+};
+static const struct verb_row watch_verb = {"GET",         TH_VERB_WATCH,  "watch",
+                                           "ListOptions", th_verb_watch, NULL};
+
+static const struct verb_row *find_verb(const struct th_call *c)
+{
+    const char *m = c->req->method;
+    if (th_streq(m, "HEAD")) {
+        m = "GET";
+    }
+    if (c->route.name) {
+        for (size_t i = 0; i < TH_ARRAY_LEN(item_verbs); i++) {
+            if (th_streq(item_verbs[i].method, m)) {
+                return &item_verbs[i];
+            }
+        }
+        return NULL;
+    }
+    if (th_streq(m, "GET") && th_query_bool(&c->query, "watch")) {
+        return &watch_verb;
+    }
+    for (size_t i = 0; i < TH_ARRAY_LEN(collection_verbs); i++) {
+        if (th_streq(collection_verbs[i].method, m)) {
+            return &collection_verbs[i];
+        }
+    }
+    return NULL;
+}
+
+static int find_resource(struct th_call *c, struct th_err *err)
+{
+    const struct th_route *r = &c->route;
+    c->res = th_resource_find(r->group, r->version, r->plural);
+    if (!c->res || (!c->res->namespaced && r->ns) || (c->res->namespaced && r->name && !r->ns)) {
+        return fail_unknown(err);
+    }
+    c->storage = c->res;
+    if (c->res->storage_gv_plural) {
+        th_autostrv struct th_strv parts = TH_STRV_INIT;
+        th_strv_split(&parts, c->res->storage_gv_plural, '/');
+        TH_ASSERT(parts.n == 3);
+        const char *g = th_streq(parts.v[0], "core") ? "" : parts.v[0];
+        c->storage = th_resource_find(g, parts.v[1], parts.v[2]);
+        TH_ASSERT(c->storage);
+    }
+    c->kind = th_resource_kind(c->res);
+    if (r->sub) {
+        for (const struct th_subresource *s = c->res->subs; s && s->name; s++) {
+            if (th_streq(s->name, r->sub)) {
+                c->sub = s;
+            }
+        }
+        if (!c->sub || (r->rest && !th_streq(r->sub, "proxy"))) {
+            return fail_unknown(err);
+        }
+    }
+    return 0;
+}
+
+static int serve_resource(struct th_call *c, struct th_err *err)
+{
+    TH_TRY(find_resource(c, err));
+    const struct verb_row *v = find_verb(c);
+    bool stream = c->sub && is_stream_name(c->sub->name);
+    unsigned allowed = c->sub ? c->sub->verbs : c->res->verbs;
+    if (v) {
+        c->verb = v->verb;
+    }
+    if (!v || !(allowed & v->bit) || (!stream && !(c->sub ? v->sub_fn : v->fn)) ||
+        (th_streq(v->verb, "create") && c->res->namespaced && !c->route.ns)) {
+        return fail_method(err);
+    }
+    struct th_attrs at = {
+        .id = c->req->id,
+        .verb = v->verb,
+        .resource = true,
+        .group = c->res->group,
+        .version = c->res->version,
+        .plural = c->res->plural,
+        .sub = c->route.sub,
+        .ns = th_streq(c->res->plural, "namespaces") && !*c->res->group ? c->route.name
+                                                                        : c->route.ns,
+        .name = c->route.name,
+    };
+    TH_TRY(th_authorize(c->api, &at, err));
+    if (stream) {
+        return th_stream_route(c, err);
+    }
+    TH_TRY(parse_options(c, v->options, err));
+    TH_TRY(th_accept_parse(c->req->accept, true, v == &watch_verb, &c->accept, err));
+    const char *pretty = th_query_get(&c->query, "pretty");
+    if (pretty && v != &watch_verb) {
+        c->accept.pretty = th_query_bool(&c->query, "pretty");
+    }
+    return c->sub ? v->sub_fn(c, err) : v->fn(c, err);
+}
+
+static int serve_other(struct th_call *c, struct th_err *err)
+{
+    const char *m = c->req->method;
+    c->verb = th_streq(m, "GET") || th_streq(m, "HEAD") ? "get"
+              : th_streq(m, "POST")                     ? "post"
+              : th_streq(m, "PUT")                      ? "put"
+              : th_streq(m, "PATCH")                    ? "patch"
+                                                        : "delete";
+    if (!th_path_is_public(c->route.path)) {
+        struct th_attrs at = {.id = c->req->id, .verb = c->verb, .path = c->route.path};
+        TH_TRY(th_authorize(c->api, &at, err));
+    }
+    static verb_fn *const serve[] = {th_health_serve, th_discovery_serve, th_openapi_serve,
+                                     th_metrics_serve, th_oidc_serve};
+    for (size_t i = 0; i < TH_ARRAY_LEN(serve); i++) {
+        int r = serve[i](c, err);
+        if (r != 0) {
+            return r < 0 ? r : 0;
+        }
+    }
+    return fail_unknown(err);
+}
+
+static void add_warnings(struct th_call *c)
+{
+    for (size_t i = 0; i < c->warnings.n; i++) {
+        th_autobuf struct th_buf b = TH_BUF_INIT;
+        for (const char *p = c->warnings.v[i]; *p; p++) {
+            if (*p == '"' || *p == '\\') {
+                th_buf_putc(&b, '\\');
+            }
+            th_buf_putc(&b, (unsigned char)*p < 0x20 ? ' ' : *p);
+        }
+        th_strv_addf(&c->resp->headers, "Warning: 299 - \"%s\"", th_buf_cstr(&b));
+    }
+}
+
+static void call_done(struct th_call *c)
+{
+    th_route_done(&c->route);
+    th_query_done(&c->query);
+    th_strv_done(&c->warnings);
+    free(c->manager);
+}
+
+int th_api_call(struct th_api *api, const struct th_areq *req, struct th_aresp *resp,
+                struct th_err *err)
+{
+    TH_CLEANUP(call_done) struct th_call c = {.api = api, .req = req, .resp = resp};
+    c.warnings = (struct th_strv)TH_STRV_INIT;
+    c.ctx = (struct th_req_ctx){
+        .user = req->id->system ? "" : req->id->user,
+        .groups = (const char *const *)req->id->groups.v,
+        .now_ms = th_now_ms(),
+        .warnings = &c.warnings,
+        .client = api->client,
+        .cluster = api->cluster,
+    };
+    int64_t start_us = th_mono_us();
+    TH_AUTO_ERR struct th_err local = TH_ERR_INIT;
+    const char *query = strchr(req->uri, '?');
+    int r = th_route_parse(req->uri, &c.route, &local);
+    if (r >= 0) {
+        r = th_query_parse(query ? query + 1 : "", &c.query, &local);
+    }
+    if (r >= 0) {
+        r = c.route.kind == TH_ROUTE_RESOURCE ? serve_resource(&c, &local)
+                                              : serve_other(&c, &local);
+    }
+    add_warnings(&c);
+    int code = r >= 0 ? resp->status
+                      : (local.http_code ? local.http_code : th_reason_http(local.reason));
+    th_metrics_request(api->metrics, c.verb ? c.verb : "other", code, th_mono_us() - start_us);
+    if (r < 0) {
+        if (code >= 500) {
+            th_warn("api", "request failed", "method=%s uri=%s code=%d error=%s", req->method,
+                    th_log_q(c.route.path ? c.route.path : ""), code, th_log_q(local.msg));
+        }
+        if (err) {
+            th_err_move(err, &local);
+        }
+    }
+    return r;
+}
+
+void th_api_handle(struct th_api *api, const struct th_areq *req, struct th_aresp *resp)
+{
+    TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
+    if (th_api_call(api, req, resp, &err) < 0) {
+        th_buf_clear(&resp->body);
+        th_api_fail(resp, &err);
+    }
+}
+
+bool th_api_is_quick(const struct th_areq *req)
+{
+    return th_streq(req->method, "GET") || th_streq(req->method, "HEAD");
+}
+
+bool th_api_is_stream(const struct th_areq *req)
+{
+    TH_CLEANUP(th_route_done) struct th_route r = {.kind = TH_ROUTE_OTHER};
+    return th_route_parse(req->uri, &r, NULL) >= 0 && r.kind == TH_ROUTE_RESOURCE &&
+           is_stream_name(r.sub);
+}

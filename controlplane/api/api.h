@@ -1,0 +1,92 @@
+#ifndef TH_API_H
+#define TH_API_H
+/* The request pipeline, without HTTP: a request in, a response out. server.c feeds it from
+ * libmicrohttpd, local.c from calls of controllers in the same process. */
+#include "base/buf.h"
+#include "base/err.h"
+#include "controlplane/resources/cluster.h"
+#include "controlplane/store/store.h"
+
+struct th_api;
+
+/* ---- Who asks ---- */
+struct th_identity { /* immutable after it was made; reference-counted */
+    uint32_t refs;
+    char *user, *uid;
+    struct th_strv groups;
+    struct th_strv extra; /* "key=value": authentication.kubernetes.io/pod-name=..., ... */
+    bool system;          /* in-process and trusted: passes authorization */
+};
+struct th_identity *th_identity_new(const char *user, const char *uid, const char *const *groups);
+struct th_identity *th_identity_ref(struct th_identity *id);
+void th_identity_unref(struct th_identity *id);
+TH_DEFINE_AUTO(th_identity, th_identity_unref)
+bool th_identity_in(const struct th_identity *id, const char *group);
+
+/* ---- The pipeline ---- */
+struct th_api_opts {
+    struct th_store *store;            /* borrowed */
+    struct th_cluster *cluster;        /* borrowed */
+    const char *const *disable_admission; /* plugin names, NULL-terminated or NULL */
+    const char *node_socket;           /* the node agent's Unix socket */
+    const char *token_file;            /* static tokens: token,user,uid,"group1,group2"; or NULL */
+    const char *server_address;        /* "127.0.0.1:6443", as /api answers; or NULL */
+    const char *anonymous_user;        /* NULL: anonymous may reach health and version only */
+};
+int th_api_new(const struct th_api_opts *o, struct th_api **ret, struct th_err *err) TH_MUST_USE;
+/* All requests must have ended and all watches be closed. NULL-safe. */
+void th_api_free(struct th_api *api);
+/* Creates what every cluster has (th_bootstrap_objects) when it is missing. */
+int th_api_bootstrap(struct th_api *api, struct th_err *err) TH_MUST_USE;
+/* /readyz answers 200 from here on, and 500 before and after. */
+void th_api_set_ready(struct th_api *api, bool ready);
+
+struct th_areq {
+    const char *method; /* "GET" */
+    const char *uri;    /* raw path with query, as sent */
+    struct th_str body;
+    const struct th_json *body_tree; /* in-process callers: the decoded body instead of bytes */
+    const char *content_type, *accept, *user_agent, *if_none_match; /* each may be NULL */
+    struct th_identity *id; /* borrowed; never NULL */
+    bool want_tree;         /* answer with resp.tree instead of bytes where there is an object */
+};
+
+struct th_apiwatch; /* watch.h */
+struct th_stream_target;
+struct th_aresp {
+    int status;
+    const char *content_type;      /* static */
+    struct th_strv headers;        /* "Name: value" */
+    struct th_buf body;
+    struct th_obj *body_obj;       /* not NULL: these bytes are the body, in place of `body` */
+    struct th_json *tree;          /* want_tree */
+    struct th_apiwatch *watch;     /* not NULL: the body is this stream of events */
+    struct th_stream_target *stream; /* not NULL: forward to the node agent (streams/) */
+};
+#define TH_ARESP_INIT                                                                              \
+    {                                                                                              \
+        .status = 0                                                                                \
+    }
+void th_aresp_done(struct th_aresp *r);
+/* Answers anything: failures become Status bodies. Blocks for writes (one group commit). */
+void th_api_handle(struct th_api *api, const struct th_areq *req, struct th_aresp *resp);
+/* The same for in-process callers: failures come back as an error, resp is filled on success. */
+int th_api_call(struct th_api *api, const struct th_areq *req, struct th_aresp *resp,
+                struct th_err *err) TH_MUST_USE;
+/* True when the request never waits for a commit or a hook: it may run in an I/O thread. */
+bool th_api_is_quick(const struct th_areq *req);
+/* True when the answer will be a stream to or from a node (exec, log, proxy, ...): it is asked before
+ * the body is there, and its body is streamed. */
+bool th_api_is_stream(const struct th_areq *req);
+/* A Status body for a failure that happened outside the pipeline. */
+void th_api_fail(struct th_aresp *resp, const struct th_err *err);
+
+/* ---- Authentication ---- */
+/* From a verified client certificate's subject. */
+struct th_identity *th_authn_subject(const char *cn, const struct th_strv *orgs);
+/* authorization is the header's value or NULL; cert is what the TLS front found or NULL. Gives a
+ * new reference; TH_R_UNAUTHORIZED when credentials were given and are not valid. Without any
+ * it is system:anonymous. */
+int th_authn(struct th_api *api, const char *authorization, struct th_identity *cert,
+             struct th_identity **ret, struct th_err *err) TH_MUST_USE;
+#endif

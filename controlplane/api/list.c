@@ -1,0 +1,236 @@
+/* LIST: a consistent set at one revision, in pages when the client asks for them.
+ *
+ * The store gives references to immutable revisions; plain JSON answers join their bytes without
+ * parsing. A continue token names the revision of the first page and the last key given, so that
+ * all pages show one moment; when that revision has been compacted the answer is 410 Expired with
+ * a token that goes on at the newest state, as upstream does.
+ */
+#include "controlplane/api/priv.h"
+
+#include "base/encode.h"
+#include "base/json/yaml.h"
+
+struct token {
+    int64_t rv;   /* < 0: inconsistent, whatever is newest */
+    char *start;  /* last key given, without the resource's prefix */
+};
+
+static void token_done(struct token *t)
+{
+    free(t->start);
+}
+
+static char *token_encode(int64_t rv, const char *start)
+{
+    TH_AUTO(th_json) struct th_json *o =
+        th_json_build("{'v':'meta.k8s.io/v1','rv':%d,'start':%s}", rv, start);
+    th_autofree char *text = th_json_to_string(o);
+    struct th_buf b = TH_BUF_INIT;
+    th_b64url_encode(text, strlen(text), &b);
+    return th_buf_steal(&b, NULL);
+}
+
+static int token_decode(const char *text, struct token *ret, struct th_err *err)
+{
+    th_autobuf struct th_buf b = TH_BUF_INIT;
+    TH_AUTO(th_json) struct th_json *o = NULL;
+    if (strlen(text) > 4096 || th_b64url_decode(text, strlen(text), &b, NULL) < 0 ||
+        th_json_parse(th_buf_cstr(&b), b.n, NULL, &o, NULL) < 0) {
+        return th_fail(err, TH_R_BAD_REQUEST, "continue key is not valid: encoded continue token "
+                                              "is not valid");
+    }
+    const char *start = th_json_str(th_json_get(o, "start"));
+    if (!th_streq(th_json_str(th_json_get(o, "v")), "meta.k8s.io/v1") || !start || !*start) {
+        return th_fail(err, TH_R_BAD_REQUEST, "continue key is not valid: encoded continue token "
+                                              "version is not recognized");
+    }
+    ret->rv = th_json_as_int(th_json_get(o, "rv"), 0);
+    ret->start = th_xstrdup(start);
+    return 0;
+}
+
+static int fail_expired(const char *start, struct th_err *err)
+{
+    int r = th_fail(err, TH_R_EXPIRED,
+                    "The provided continue parameter is too old to display a consistent list "
+                    "result. You can start a new list without the continue parameter, or use the "
+                    "continue token in this response to retrieve the remainder of the results. "
+                    "Continuing with the provided token results in an inconsistent list - objects "
+                    "that were created, modified, or deleted between the time the first chunk was "
+                    "returned and now may show up in the list.");
+    (void)start;
+    return r;
+}
+
+/* The revisions that the answer holds. Objects that the selector refuses are dropped. */
+static int collect(struct th_call *c, const struct th_listopts *o, const struct th_select *sel,
+                   struct th_store_list *ret, char **ret_continue, struct th_err *err)
+{
+    TH_CLEANUP(token_done) struct token t = {.rv = 0};
+    th_autofree char *prefix = th_store_prefix(c->storage, c->res->namespaced ? c->route.ns : NULL);
+    th_autofree char *after = NULL;
+    int64_t at = 0;
+    if (o->cont) {
+        TH_TRY(token_decode(o->cont, &t, err));
+        at = t.rv > 0 ? t.rv : 0;
+        after = th_xasprintf("%s%s", prefix, t.start);
+    } else if (o->match == TH_RVM_EXACT || (o->limit > 0 && o->rv > 0 && o->match == TH_RVM_NONE)) {
+        at = o->rv;
+    }
+    TH_TRY(th_listopts_check_rv(c, o->rv > at ? o->rv : at, err));
+    bool all = th_select_all(sel);
+    size_t limit = all && o->limit > 0 ? (size_t)o->limit : 0;
+    TH_AUTO_ERR struct th_err local = TH_ERR_INIT;
+    struct th_store_list l = {.n = 0};
+    int r = th_store_range(c->api->store, prefix, after, limit, at, &l, &local);
+    if (r == -TH_R_EXPIRED && o->cont) {
+        return fail_expired(t.start, err);
+    }
+    if (r < 0) {
+        if (err) {
+            th_err_move(err, &local);
+        }
+        return r;
+    }
+    if (!all) {
+        size_t n = 0;
+        for (size_t i = 0; i < l.n; i++) {
+            bool full = o->limit > 0 && n == (size_t)o->limit;
+            if (!full && th_select_matches(sel, l.objs[i])) {
+                l.objs[n++] = l.objs[i];
+            } else {
+                /* With the page full, one more match is what tells that there is another page. */
+                if (full && !l.more) {
+                    l.more = th_select_matches(sel, l.objs[i]);
+                }
+                th_obj_unref(l.objs[i]);
+            }
+        }
+        l.n = n;
+        l.remaining = 0;
+    }
+    if (l.more && l.n > 0) {
+        *ret_continue = token_encode(l.rv, l.objs[l.n - 1]->key + strlen(prefix));
+    } else {
+        l.remaining = 0;
+    }
+    *ret = l;
+    return 0;
+}
+
+static void head(const struct th_call *c, const char *kind, const char *gv, int64_t rv,
+                 const char *cont, size_t remaining, struct th_buf *b)
+{
+    (void)c;
+    th_buf_printf(b, "{\"kind\":\"%s\",\"apiVersion\":\"%s\",\"metadata\":{\"resourceVersion\":\"%lld\"",
+                  kind, gv, (long long)rv);
+    if (cont) {
+        th_buf_printf(b, ",\"continue\":\"%s\"", cont);
+    }
+    if (remaining > 0) {
+        th_buf_printf(b, ",\"remainingItemCount\":%zu", remaining);
+    }
+    th_buf_puts(b, "},\"items\":[");
+}
+
+static int write_table(struct th_call *c, const struct th_store_list *l, const char *cont,
+                       struct th_buf *b, struct th_err *err)
+{
+    const char *include = NULL;
+    TH_TRY(th_table_include(c, &include, err));
+    char rv[24];
+    (void)snprintf(rv, sizeof(rv), "%lld", (long long)l->rv);
+    th_table_head(c, rv, cont, (int64_t)l->remaining, true, b);
+    for (size_t i = 0; i < l->n; i++) {
+        TH_AUTO(th_json) struct th_json *o = NULL;
+        TH_TRY(th_object_load(c->res, l->objs[i], &o, err));
+        if (i > 0) {
+            th_buf_putc(b, ',');
+        }
+        TH_TRY(th_table_row(c, o, include, b, err));
+    }
+    return 0;
+}
+
+static int write_items(struct th_call *c, const struct th_store_list *l, struct th_buf *b,
+                       struct th_err *err)
+{
+    size_t total = 0;
+    for (size_t i = 0; i < l->n; i++) {
+        total += l->objs[i]->n + 1;
+    }
+    th_buf_reserve(b, total + 8);
+    for (size_t i = 0; i < l->n; i++) {
+        if (i > 0) {
+            th_buf_putc(b, ',');
+        }
+        if (c->accept.form == TH_FORM_OBJECT && c->res == c->storage) {
+            th_buf_add(b, l->objs[i]->bytes, l->objs[i]->n);
+            continue;
+        }
+        TH_AUTO(th_json) struct th_json *o = NULL;
+        TH_TRY(th_object_load(c->res, l->objs[i], &o, err));
+        if (c->accept.form == TH_FORM_PARTIAL) {
+            th_partial_meta(o, c->accept.gv, b);
+        } else {
+            th_json_dump(o, b);
+        }
+    }
+    return 0;
+}
+
+static int finish(struct th_call *c, struct th_buf *b, struct th_err *err)
+{
+    TH_TRY(th_buf_check(b, err));
+    struct th_aresp *r = c->resp;
+    bool reparse = c->req->want_tree || c->accept.yaml || c->accept.pretty;
+    r->status = 200;
+    r->content_type = "application/json";
+    if (!reparse) {
+        th_buf_putc(b, '\n');
+        r->body = *b;
+        *b = (struct th_buf)TH_BUF_INIT;
+        return 0;
+    }
+    struct th_json *tree = NULL;
+    TH_TRY(th_json_parse(b->p, b->n, NULL, &tree, err));
+    if (c->req->want_tree) {
+        r->tree = tree;
+        return 0;
+    }
+    if (c->accept.yaml) {
+        r->content_type = "application/yaml";
+        th_yaml_dump(tree, &r->body);
+    } else {
+        th_respond_json(r, 200, tree, true);
+    }
+    th_json_unref(tree);
+    return 0;
+}
+
+int th_verb_list(struct th_call *c, struct th_err *err)
+{
+    struct th_listopts o;
+    TH_TRY(th_listopts_parse(&c->query, false, &o, err));
+    TH_CLEANUP(th_select_done) struct th_select sel = {0};
+    TH_TRY(th_select_parse(c, &sel, err));
+    TH_CLEANUP(th_store_list_done) struct th_store_list l = {.n = 0};
+    th_autofree char *cont = NULL;
+    TH_TRY(collect(c, &o, &sel, &l, &cont, err));
+    th_autobuf struct th_buf b = TH_BUF_INIT;
+    if (c->accept.form == TH_FORM_TABLE) {
+        TH_TRY(write_table(c, &l, cont, &b, err));
+    } else if (c->accept.form == TH_FORM_PARTIAL) {
+        head(c, "PartialObjectMetadataList", c->accept.gv, l.rv, cont, l.remaining, &b);
+        TH_TRY(write_items(c, &l, &b, err));
+    } else {
+        th_autofree char *gv = *c->res->group
+                                   ? th_xasprintf("%s/%s", c->res->group, c->res->version)
+                                   : th_xstrdup(c->res->version);
+        th_autofree char *kind = th_xasprintf("%sList", c->res->kind);
+        head(c, kind, gv, l.rv, cont, l.remaining, &b);
+        TH_TRY(write_items(c, &l, &b, err));
+    }
+    th_buf_puts(&b, "]}");
+    return finish(c, &b, err);
+}

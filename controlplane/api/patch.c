@@ -1,0 +1,308 @@
+/* PATCH: JSON patch, merge patch, strategic merge patch, server-side apply.
+ *
+ * A patch is a function of the stored object. It is computed, checked like a PUT, and committed
+ * over the revision it was computed from; when another write came between, it is computed again
+ * (upstream does the same five times), unless the patch itself names a resourceVersion.
+ * Apply to an object that does not exist creates it.
+ */
+#include "controlplane/api/priv.h"
+
+#include "base/json/yaml.h"
+
+#define PATCH_RETRIES 5
+
+struct patch {
+    enum th_patch_kind kind;
+    struct th_json *doc;
+    struct th_strv dups;
+    bool force;
+};
+
+static void patch_done(struct patch *p)
+{
+    th_json_unref(p->doc);
+    th_strv_done(&p->dups);
+}
+
+static int kind_of(const char *content_type, enum th_patch_kind *ret, struct th_err *err)
+{
+    static const struct {
+        const char *type;
+        enum th_patch_kind kind;
+    } types[] = {
+        {"application/json-patch+json", TH_PATCH_JSON},
+        {"application/merge-patch+json", TH_PATCH_MERGE_RFC7386},
+        {"application/strategic-merge-patch+json", TH_PATCH_STRATEGIC},
+        {"application/apply-patch+yaml", TH_PATCH_APPLY},
+    };
+    struct th_str have = {content_type ? content_type : "",
+                          content_type ? strcspn(content_type, "; \t") : 0};
+    for (size_t i = 0; i < TH_ARRAY_LEN(types); i++) {
+        if (th_str_eq(have, th_str_of(types[i].type))) {
+            *ret = types[i].kind;
+            return 0;
+        }
+    }
+    return th_fail(err, TH_R_UNSUPPORTED_MEDIA,
+                   "the body of the request was in an unknown format - accepted media types "
+                   "include: application/json-patch+json, application/merge-patch+json, "
+                   "application/apply-patch+yaml, application/strategic-merge-patch+json");
+}
+
+static int check_options(struct th_call *c, const struct patch *p, struct th_err *err)
+{
+    TH_AUTO_ERR struct th_err local = TH_ERR_INIT;
+    const char *manager = th_query_get(&c->query, "fieldManager");
+    if (p->kind == TH_PATCH_APPLY && (!manager || !*manager)) {
+        th_err_add_cause(&local, "FieldValueRequired", "fieldManager",
+                         "Required value: is required for apply patch");
+    }
+    if (p->kind != TH_PATCH_APPLY && th_query_get(&c->query, "force")) {
+        th_err_add_cause(&local, "FieldValueForbidden", "force",
+                         "Forbidden: may not be specified for non-apply patch");
+    }
+    int r = th_fail_invalid(&local, "meta.k8s.io", "PatchOptions", "");
+    if (r < 0 && err) {
+        th_err_move(err, &local);
+    }
+    return r;
+}
+
+static int parse(struct th_call *c, struct patch *p, struct th_err *err)
+{
+    const struct th_areq *q = c->req;
+    TH_TRY(kind_of(q->content_type, &p->kind, err));
+    p->force = th_query_bool(&c->query, "force");
+    TH_TRY(check_options(c, p, err));
+    if (q->body_tree) {
+        p->doc = th_json_dup(q->body_tree);
+        return 0;
+    }
+    TH_AUTO_ERR struct th_err local = TH_ERR_INIT;
+    int r = p->kind == TH_PATCH_APPLY
+                ? th_yaml_parse_one(q->body.p, q->body.n, &p->dups, &p->doc, &local)
+                : th_json_parse(q->body.p, q->body.n, &p->dups, &p->doc, &local);
+    if (r < 0) {
+        return th_fail(err, TH_R_BAD_REQUEST, "error decoding %s: %s",
+                       p->kind == TH_PATCH_APPLY ? "YAML" : "patch", local.msg);
+    }
+    if (p->kind == TH_PATCH_JSON && th_json_len(p->doc) > TH_LIMIT_PATCH_OPS) {
+        return th_fail(err, TH_R_TOO_LARGE,
+                       "The allowed maximum operations in a JSON patch is %d, got %zu",
+                       TH_LIMIT_PATCH_OPS, th_json_len(p->doc));
+    }
+    if (p->kind != TH_PATCH_JSON && !th_json_is(p->doc, TH_JSON_OBJECT)) {
+        return th_fail(err, TH_R_BAD_REQUEST,
+                       "error decoding patch: json: cannot unmarshal into Go value of type "
+                       "map[string]interface {}");
+    }
+    return 0;
+}
+
+static int fail_patch(struct th_call *c, const struct patch *p, struct th_err *why,
+                      struct th_err *err)
+{
+    if (why->reason != TH_R_BAD_REQUEST || why->n_causes > 0) {
+        int r = -(int)why->reason;
+        if (err) {
+            th_err_move(err, why);
+        }
+        return r;
+    }
+    th_autofree char *doc = th_json_to_string(p->doc);
+    TH_AUTO_ERR struct th_err local = TH_ERR_INIT;
+    th_err_add_cause(&local, "FieldValueInvalid", "patch", "Invalid value: \"%s\": %s", doc,
+                     why->msg);
+    int r = th_fail_invalid(&local, c->res->group, c->res->kind, c->route.name);
+    if (err) {
+        th_err_move(err, &local);
+    }
+    return r;
+}
+
+static int apply(struct th_call *c, const struct patch *p, const struct th_json *live,
+                 struct th_json **ret, struct th_err *err)
+{
+    th_autofree char *gv = *c->res->group ? th_xasprintf("%s/%s", c->res->group, c->res->version)
+                                          : th_xstrdup(c->res->version);
+    const char *have_gv = th_json_path_str(p->doc, "apiVersion");
+    const char *have_kind = th_json_path_str(p->doc, "kind");
+    if (!th_streq(have_gv, gv) || !have_kind) {
+        return th_fail(err, TH_R_BAD_REQUEST,
+                       "invalid object type: the applied configuration must have apiVersion %s and "
+                       "kind %s",
+                       gv, c->res->kind);
+    }
+    const char *name = th_json_path_str(p->doc, "metadata.name");
+    if (name && *name && !th_streq(name, c->route.name)) {
+        return th_fail(err, TH_R_BAD_REQUEST,
+                       "the name of the object (%s) does not match the name on the URL (%s)", name,
+                       c->route.name);
+    }
+    if (!c->kind) {
+        return th_fail(err, TH_R_UNSUPPORTED, "apply is not supported for %s", c->res->plural);
+    }
+    struct th_apply_opts o = {
+        .type = c->kind->type,
+        .api_version = gv,
+        .manager = c->manager,
+        .subresource = c->sub ? c->sub->name : "",
+        .force = p->force,
+        .now_ms = c->ctx.now_ms,
+        .reset_paths = th_reset_paths(c),
+    };
+    TH_AUTO(th_json) struct th_json *doc = th_json_dup(p->doc);
+    TH_AUTO_ERR struct th_err local = TH_ERR_INIT;
+    if (th_decode_tree(c, c->kind, doc, &p->dups, &local) < 0) {
+        return th_fail(err, TH_R_BAD_REQUEST, "%s", local.msg);
+    }
+    struct th_json *meta = th_json_path_object(doc, "metadata");
+    th_json_set_str(meta, "name", c->route.name);
+    if (c->res->namespaced) {
+        TH_TRY(th_meta_check_ns(c, doc, err));
+    }
+    return th_apply(&o, live, doc, ret, err);
+}
+
+/* The object that the patch makes out of live (not NULL but for apply). */
+static int compute(struct th_call *c, const struct patch *p, const struct th_json *live,
+                   struct th_json **ret, struct th_err *err)
+{
+    if (p->kind == TH_PATCH_APPLY) {
+        return apply(c, p, live, ret, err);
+    }
+    TH_AUTO(th_json) struct th_json *o = NULL;
+    int r = 0;
+    TH_AUTO_ERR struct th_err local = TH_ERR_INIT;
+    switch (p->kind) {
+    case TH_PATCH_JSON:
+        r = th_json_patch(live, p->doc, &o, &local);
+        break;
+    case TH_PATCH_MERGE_RFC7386:
+        r = th_merge_patch(live, p->doc, &o, &local);
+        break;
+    default:
+        if (!c->kind) {
+            return th_fail(err, TH_R_UNSUPPORTED_MEDIA,
+                           "the body of the request was in an unknown format - accepted media "
+                           "types include: application/json-patch+json, "
+                           "application/merge-patch+json, application/apply-patch+yaml");
+        }
+        r = th_strategic_merge(c->kind->type, live, p->doc, &o, &local);
+        break;
+    }
+    if (r < 0) {
+        if (err) {
+            th_err_move(err, &local);
+        }
+        return r;
+    }
+    if (!th_json_is(o, TH_JSON_OBJECT)) {
+        return th_fail(err, TH_R_BAD_REQUEST, "the patch did not make an object");
+    }
+    if (th_decode_tree(c, c->kind, o, &p->dups, &local) < 0) {
+        return fail_patch(c, p, &local, err);
+    }
+    *ret = th_steal(&o);
+    return 0;
+}
+
+static int check_identity(struct th_call *c, struct th_json *o, struct th_err *err)
+{
+    const char *name = th_json_path_str(o, "metadata.name");
+    if (!th_streq(name, c->route.name)) {
+        return th_fail(err, TH_R_BAD_REQUEST,
+                       "the name of the object (%s) does not match the name on the URL (%s)",
+                       name ? name : "", c->route.name);
+    }
+    return th_meta_check_ns(c, o, err);
+}
+
+static int create_by_apply(struct th_call *c, const struct patch *p, struct th_err *err)
+{
+    if (p->kind != TH_PATCH_APPLY || c->sub) {
+        return th_fail_not_found(err, c->res, c->route.name);
+    }
+    const char *uid = th_json_path_str(p->doc, "metadata.uid");
+    if (uid && *uid) {
+        return th_fail_conflict(err, c->res, c->route.name,
+                                "uid mismatch: the provided object specified uid, and no existing "
+                                "object was found");
+    }
+    struct th_attrs at = {.id = c->req->id,
+                          .verb = "create",
+                          .resource = true,
+                          .group = c->res->group,
+                          .version = c->res->version,
+                          .plural = c->res->plural,
+                          .ns = c->route.ns,
+                          .name = c->route.name};
+    TH_TRY(th_authorize(c->api, &at, err));
+    struct th_json *o = NULL;
+    TH_TRY(apply(c, p, NULL, &o, err));
+    if (c->kind) {
+        th_schema_default(c->kind, o);
+    }
+    c->applied = true;
+    struct th_json *made = NULL;
+    TH_TRY(th_object_create(c, o, &made, err));
+    return th_respond_tree(c, 201, made, err);
+}
+
+static int patch_once(struct th_call *c, const struct patch *p, struct th_obj *old_obj,
+                      bool *ret_retry, struct th_err *err)
+{
+    TH_AUTO(th_json) struct th_json *old = NULL;
+    TH_TRY(th_object_load(c->res, old_obj, &old, err));
+    if (c->sub) {
+        TH_AUTO(th_json) struct th_json *shown = NULL;
+        const struct th_json *live = old;
+        if (c->sub->get) {
+            TH_TRY(c->sub->get(&c->ctx, old, &shown, err));
+            live = shown;
+        }
+        TH_AUTO(th_json) struct th_json *body = NULL;
+        const struct th_kind *whole = c->kind;
+        c->kind = th_kind_find(c->sub->group, c->sub->version, c->sub->kind);
+        int r = p->kind == TH_PATCH_APPLY && c->kind != whole
+                    ? th_fail(err, TH_R_UNSUPPORTED, "apply is not supported for %s/%s",
+                              c->res->plural, c->sub->name)
+                    : compute(c, p, live, &body, err);
+        c->kind = whole;
+        TH_TRY(r);
+        return th_sub_write(c, old_obj, old, body, p->kind == TH_PATCH_APPLY, ret_retry, err);
+    }
+    struct th_json *o = NULL;
+    TH_TRY(compute(c, p, old, &o, err));
+    if (c->kind) {
+        th_schema_default(c->kind, o);
+    }
+    int r = check_identity(c, o, err);
+    if (r < 0) {
+        th_json_unref(o);
+        return r;
+    }
+    struct th_update u = {
+        .old_obj = old_obj, .old = old, .applied = p->kind == TH_PATCH_APPLY};
+    struct th_json *made = NULL;
+    TH_TRY(th_object_update(c, &u, o, &made, ret_retry, err));
+    return th_respond_tree(c, 200, made, err);
+}
+
+int th_verb_patch(struct th_call *c, struct th_err *err)
+{
+    TH_CLEANUP(patch_done) struct patch p = {.dups = TH_STRV_INIT};
+    TH_TRY(parse(c, &p, err));
+    th_autofree char *key = th_store_key(c, c->route.name);
+    for (int i = 0;; i++) {
+        TH_AUTO(th_obj) struct th_obj *old_obj = th_store_get(c->api->store, key);
+        if (!old_obj) {
+            return create_by_apply(c, &p, err);
+        }
+        bool retry = false;
+        int r = patch_once(c, &p, old_obj, &retry, err);
+        if (r >= 0 || !retry || i == PATCH_RETRIES) {
+            return r;
+        }
+    }
+}

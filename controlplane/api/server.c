@@ -1,0 +1,744 @@
+/* HTTP: libmicrohttpd under the pipeline. The only file that includes its header.
+ *
+ * The daemon has no listening socket. Connections are handed to it: plain ends of the TLS front,
+ * and what the Unix socket accepts. Who the peer is travels beside the connection: libmicrohttpd
+ * copies the address bytes it is given, so an address with a pointer behind it brings our struct
+ * sconn to the connection's first callback.
+ *
+ * A request's life:
+ *   head      identity; requests that will be streamed to a node are routed now
+ *   body      gathered up to TH_LIMIT_BODY_B
+ *   handling  reads in the I/O thread; everything that may wait for a commit in a worker thread,
+ *             with the connection suspended, so that many writers share one group commit
+ *   answer    bytes, a stored revision shared with the store, or a watch
+ *
+ * A watch is a chunked answer whose reader hands out frames and suspends the connection when there
+ * are none; the store's publisher resumes it. Under `lock` of the request: woken says that something
+ * came since the reader looked, suspended that the connection sleeps. While it sleeps libmicrohttpd
+ * does not look at its socket, so the TLS front tells us when the client has gone.
+ *
+ * Stopping: no connection may be suspended when the daemon is stopped, so first nothing new is
+ * suspended, then every watch is ended and resumed, the workers are drained, and then it stops.
+ */
+#include "controlplane/api/server.h"
+
+#include "base/encode.h"
+#include "base/io.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/threadpool.h"
+#include "controlplane/api/streams/relay.h"
+#include "controlplane/api/tlsfront.h"
+#include "controlplane/api/watch.h"
+
+#include <errno.h>
+#include <microhttpd.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <pthread.h>
+#include <strings.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <zlib.h>
+
+#define IO_THREADS 2
+#define WORKERS 16
+#define IDLE_TIMEOUT_S 300
+#define GZIP_MIN_B (128u << 10)
+
+struct hreq;
+struct sconn { /* one connection, as we know it; refs: the front and libmicrohttpd */
+    uint32_t refs;
+    struct th_server *server;
+    struct th_identity *cert; /* of the client certificate, or NULL */
+    bool bad_cert;
+    bool is_unix;
+    pthread_mutex_t lock;
+    struct hreq *watching;    /* woken when the client goes; guarded by lock */
+    bool gone;
+};
+
+/* What stands where libmicrohttpd expects an address. */
+struct fake_address {
+    struct sockaddr_in6 in6;
+    struct sconn *conn;
+};
+
+struct th_server {
+    struct th_api *api;
+    struct MHD_Daemon *daemon;
+    struct th_tlsfront *front;
+    struct th_pool *pool;
+    struct th_relay *relay;
+    int unix_listener, unix_wake;
+    char *unix_path;
+    pthread_t unix_thread;
+    bool has_unix_thread;
+    pthread_mutex_t lock;    /* guards stopping and the list of watches */
+    bool stopping;
+    struct hreq *watches;    /* all requests with a watch */
+};
+
+enum hreq_state { HREQ_HEAD, HREQ_BODY, HREQ_HANDLING, HREQ_ANSWER, HREQ_STREAM };
+
+struct hreq {
+    struct th_server *server;
+    struct MHD_Connection *mhd;
+    struct sconn *conn;
+    char *uri;
+    char method[16];
+    enum hreq_state state;
+    struct th_buf body;
+    bool too_large;
+    struct th_identity *id;
+    struct th_aresp resp;
+    bool gzip;
+    /* watch */
+    struct hreq *prev, *next; /* in server->watches, under server->lock */
+    bool listed;
+    pthread_mutex_t lock;     /* guards the three below */
+    bool woken, suspended, ending;
+    struct th_str frame;      /* what is left of the frame at hand */
+    /* stream */
+    struct th_relay_stream *stream;
+};
+
+/* ---- connections ---- */
+
+static struct sconn *sconn_new(struct th_server *s, struct th_identity *cert, bool bad, bool is_unix)
+{
+    struct sconn *c = TH_NEW(struct sconn);
+    c->refs = 1;
+    c->server = s;
+    c->cert = cert;
+    c->bad_cert = bad;
+    c->is_unix = is_unix;
+    (void)pthread_mutex_init(&c->lock, NULL);
+    return c;
+}
+
+static void sconn_unref(struct sconn *c)
+{
+    if (!c || __atomic_sub_fetch(&c->refs, 1, __ATOMIC_ACQ_REL) > 0) {
+        return;
+    }
+    th_identity_unref(c->cert);
+    (void)pthread_mutex_destroy(&c->lock);
+    free(c);
+}
+
+/* Takes fd and one reference of c. */
+static void hand_over(struct th_server *s, int fd, struct sconn *c)
+{
+    struct fake_address a = {.in6 = {.sin6_family = AF_INET6}, .conn = c};
+    if (MHD_add_connection(s->daemon, fd, (struct sockaddr *)&a, sizeof(a)) != MHD_YES) {
+        th_debug("api", "connection refused", NULL); /* it closed fd */
+        sconn_unref(c);
+    }
+}
+
+static void *on_tls(void *arg, int fd, struct th_identity *id, bool bad_cert)
+{
+    struct th_server *s = arg;
+    struct sconn *c = sconn_new(s, id, bad_cert, false);
+    __atomic_add_fetch(&c->refs, 1, __ATOMIC_RELAXED);
+    hand_over(s, fd, c);
+    return c;
+}
+
+static void watch_wake(void *arg);
+
+static void on_gone(void *arg, void *token)
+{
+    (void)arg;
+    struct sconn *c = token;
+    (void)pthread_mutex_lock(&c->lock);
+    c->gone = true;
+    if (c->watching) {
+        watch_wake(c->watching);
+    }
+    (void)pthread_mutex_unlock(&c->lock);
+}
+
+static void on_release(void *arg, void *token)
+{
+    (void)arg;
+    sconn_unref(token);
+}
+
+static bool client_gone(struct sconn *c)
+{
+    (void)pthread_mutex_lock(&c->lock);
+    bool gone = c->gone;
+    (void)pthread_mutex_unlock(&c->lock);
+    return gone;
+}
+
+static void on_connection(void *cls, struct MHD_Connection *conn, void **ctx,
+                          enum MHD_ConnectionNotificationCode code)
+{
+    (void)cls;
+    if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+        const union MHD_ConnectionInfo *i =
+            MHD_get_connection_info(conn, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+        struct fake_address a;
+        memcpy(&a, i->client_addr, sizeof(a));
+        *ctx = a.conn;
+    } else if (*ctx) {
+        sconn_unref(*ctx);
+        *ctx = NULL;
+    }
+}
+
+static void *unix_run(void *arg)
+{
+    struct th_server *s = arg;
+    struct pollfd p[2] = {{.fd = s->unix_listener, .events = POLLIN},
+                          {.fd = s->unix_wake, .events = POLLIN}};
+    for (;;) {
+        if (poll(p, 2, -1) < 0 && errno != EINTR) {
+            break;
+        }
+        if (p[1].revents) {
+            break;
+        }
+        int fd = accept4(s->unix_listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0) {
+            hand_over(s, fd, sconn_new(s, NULL, false, true));
+        }
+    }
+    return NULL;
+}
+
+/* ---- identity ---- */
+
+static const char *header(const struct hreq *h, const char *name)
+{
+    return MHD_lookup_connection_value(h->mhd, MHD_HEADER_KIND, name);
+}
+
+static enum MHD_Result add_group(void *cls, enum MHD_ValueKind kind, const char *key,
+                                 const char *value)
+{
+    (void)kind;
+    if (strcasecmp(key, "X-Remote-Group") == 0 && value) {
+        th_strv_add(cls, value);
+    }
+    return MHD_YES;
+}
+
+static int identify(struct hreq *h, struct th_err *err)
+{
+    if (h->conn->is_unix) {
+        th_autostrv struct th_strv groups = TH_STRV_INIT;
+        const char *user = header(h, "X-Remote-User");
+        (void)MHD_get_connection_values(h->mhd, MHD_HEADER_KIND, add_group, &groups);
+        if (!user) {
+            th_strv_add(&groups, "system:masters");
+        }
+        h->id = th_authn_subject(user ? user : "system:admin", &groups);
+        return 0;
+    }
+    if (h->conn->bad_cert) {
+        return th_fail(err, TH_R_UNAUTHORIZED, "Unauthorized");
+    }
+    return th_authn(h->server->api, header(h, "Authorization"), h->conn->cert, &h->id, err);
+}
+
+/* ---- watches ---- */
+
+static void watch_wake(void *arg)
+{
+    struct hreq *h = arg;
+    (void)pthread_mutex_lock(&h->lock);
+    h->woken = true;
+    if (h->suspended) {
+        h->suspended = false;
+        MHD_resume_connection(h->mhd);
+    }
+    (void)pthread_mutex_unlock(&h->lock);
+}
+
+/* Sleeps until the next wake. False when one came meanwhile. */
+static bool watch_sleep(struct hreq *h)
+{
+    bool slept = false;
+    (void)pthread_mutex_lock(&h->lock);
+    if (!h->woken && !h->ending) {
+        h->suspended = true;
+        MHD_suspend_connection(h->mhd);
+        slept = true;
+    }
+    (void)pthread_mutex_unlock(&h->lock);
+    return slept;
+}
+
+static ssize_t watch_read(void *cls, uint64_t pos, char *buf, size_t max)
+{
+    (void)pos;
+    struct hreq *h = cls;
+    size_t n = 0;
+    for (;;) {
+        if (h->frame.n > 0) {
+            size_t take = h->frame.n < max - n ? h->frame.n : max - n;
+            memcpy(buf + n, h->frame.p, take);
+            h->frame.p += take;
+            h->frame.n -= take;
+            n += take;
+            if (n == max) {
+                return (ssize_t)n;
+            }
+        }
+        (void)pthread_mutex_lock(&h->lock);
+        h->woken = false;
+        bool ending = h->ending;
+        (void)pthread_mutex_unlock(&h->lock);
+        if (ending || client_gone(h->conn)) {
+            return n > 0 ? (ssize_t)n : MHD_CONTENT_READER_END_OF_STREAM;
+        }
+        struct th_str frame = {NULL, 0};
+        int r = th_apiwatch_next(h->resp.watch, &frame);
+        if (r > 0) {
+            h->frame = frame;
+            continue;
+        }
+        if (n > 0) {
+            if (r == 0) { /* the next call must look again */
+                (void)pthread_mutex_lock(&h->lock);
+                h->woken = true;
+                (void)pthread_mutex_unlock(&h->lock);
+            }
+            return (ssize_t)n;
+        }
+        if (r < 0) {
+            return MHD_CONTENT_READER_END_OF_STREAM;
+        }
+        if (watch_sleep(h)) {
+            return 0;
+        }
+    }
+}
+
+/* False when the server is stopping: no watch begins any more. */
+static bool watch_begin(struct hreq *h)
+{
+    struct th_server *s = h->server;
+    (void)pthread_mutex_lock(&s->lock);
+    bool ok = !s->stopping;
+    if (ok) {
+        h->next = s->watches;
+        if (h->next) {
+            h->next->prev = h;
+        }
+        s->watches = h;
+        h->listed = true;
+    }
+    (void)pthread_mutex_unlock(&s->lock);
+    if (ok) {
+        (void)pthread_mutex_lock(&h->conn->lock);
+        h->conn->watching = h;
+        (void)pthread_mutex_unlock(&h->conn->lock);
+        th_apiwatch_attach(h->resp.watch, watch_wake, h);
+    }
+    return ok;
+}
+
+static void watch_end(struct hreq *h)
+{
+    if (!h->listed) {
+        return;
+    }
+    (void)pthread_mutex_lock(&h->conn->lock);
+    h->conn->watching = NULL;
+    (void)pthread_mutex_unlock(&h->conn->lock);
+    struct th_server *s = h->server;
+    (void)pthread_mutex_lock(&s->lock);
+    if (h->next) {
+        h->next->prev = h->prev;
+    }
+    if (h->prev) {
+        h->prev->next = h->next;
+    } else {
+        s->watches = h->next;
+    }
+    h->listed = false;
+    (void)pthread_mutex_unlock(&s->lock);
+}
+
+/* ---- answers ---- */
+
+static void unref_obj(void *cls)
+{
+    th_obj_unref(cls);
+}
+
+/* The body compressed, or false when that did not pay. */
+static bool compress_body(const char *p, size_t n, struct th_buf *out)
+{
+    z_stream z = {0};
+    if (deflateInit2(&z, 1, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) != Z_OK) {
+        return false;
+    }
+    size_t bound = deflateBound(&z, n);
+    th_buf_reserve(out, bound);
+    z.next_in = (unsigned char *)p;
+    z.avail_in = (unsigned)n;
+    z.next_out = (unsigned char *)out->p;
+    z.avail_out = (unsigned)bound;
+    bool ok = deflate(&z, Z_FINISH) == Z_STREAM_END && z.total_out < n;
+    out->n = z.total_out;
+    (void)deflateEnd(&z);
+    return ok;
+}
+
+static struct MHD_Response *body_response(struct hreq *h)
+{
+    struct th_aresp *a = &h->resp;
+    const char *p = a->body_obj ? a->body_obj->bytes : a->body.p;
+    size_t n = a->body_obj ? a->body_obj->n : a->body.n;
+    th_autobuf struct th_buf packed = TH_BUF_INIT;
+    if (h->gzip && n > GZIP_MIN_B && n < UINT32_MAX / 2 && compress_body(p, n, &packed)) {
+        struct MHD_Response *r;
+        size_t len = 0;
+        char *bytes = th_buf_steal(&packed, &len);
+        r = MHD_create_response_from_buffer(len, bytes, MHD_RESPMEM_MUST_FREE);
+        (void)MHD_add_response_header(r, "Content-Encoding", "gzip");
+        (void)MHD_add_response_header(r, "Vary", "Accept-Encoding");
+        return r;
+    }
+    if (a->body_obj) {
+        return MHD_create_response_from_buffer_with_free_callback_cls(
+            n, (void *)(uintptr_t)p, unref_obj, th_steal(&a->body_obj));
+    }
+    if (n == 0) {
+        return MHD_create_response_from_buffer(0, (void *)(uintptr_t) "", MHD_RESPMEM_PERSISTENT);
+    }
+    char *bytes = th_buf_steal(&a->body, &n);
+    return MHD_create_response_from_buffer(n, bytes, MHD_RESPMEM_MUST_FREE);
+}
+
+static void add_headers(struct MHD_Response *r, const struct th_aresp *a)
+{
+    (void)MHD_add_response_header(r, "Cache-Control", "no-cache, private");
+    if (a->content_type) {
+        (void)MHD_add_response_header(r, "Content-Type", a->content_type);
+    }
+    for (size_t i = 0; i < a->headers.n; i++) {
+        const char *line = a->headers.v[i];
+        size_t n = strcspn(line, ":");
+        th_autofree char *name = th_xstrndup(line, n);
+        (void)MHD_add_response_header(r, name, line + n + (line[n] ? 2 : 0));
+    }
+}
+
+static enum MHD_Result send_answer(struct hreq *h)
+{
+    h->state = HREQ_ANSWER;
+    struct MHD_Response *r;
+    if (h->resp.watch && !watch_begin(h)) {
+        th_aresp_done(&h->resp);
+        TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
+        (void)th_fail(&err, TH_R_UNAVAILABLE, "the server is shutting down");
+        th_api_fail(&h->resp, &err);
+    }
+    if (h->resp.watch) {
+        r = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 1024, watch_read, h, NULL);
+    } else {
+        r = body_response(h);
+    }
+    add_headers(r, &h->resp);
+    enum MHD_Result ok = MHD_queue_response(h->mhd, (unsigned)h->resp.status, r);
+    MHD_destroy_response(r);
+    return ok;
+}
+
+static enum MHD_Result send_error(struct hreq *h, const struct th_err *err)
+{
+    th_aresp_done(&h->resp);
+    th_api_fail(&h->resp, err);
+    if (err->reason == TH_R_UNAUTHORIZED) {
+        th_strv_add(&h->resp.headers, "WWW-Authenticate: Bearer");
+    }
+    return send_answer(h);
+}
+
+/* ---- requests ---- */
+
+static void make_areq(struct hreq *h, struct th_areq *q)
+{
+    *q = (struct th_areq){
+        .method = h->method,
+        .uri = h->uri,
+        .body = th_buf_str(&h->body),
+        .content_type = header(h, "Content-Type"),
+        .accept = header(h, "Accept"),
+        .user_agent = header(h, "User-Agent"),
+        .if_none_match = header(h, "If-None-Match"),
+        .id = h->id,
+    };
+}
+
+static void handle(struct hreq *h)
+{
+    struct th_areq q;
+    make_areq(h, &q);
+    th_api_handle(h->server->api, &q, &h->resp);
+}
+
+static void handle_in_worker(void *arg)
+{
+    struct hreq *h = arg;
+    handle(h);
+    MHD_resume_connection(h->mhd);
+}
+
+static enum MHD_Result handle_body(struct hreq *h)
+{
+    if (h->too_large) {
+        TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
+        (void)th_fail(&err, TH_R_TOO_LARGE, "Request entity too large: limit is %u",
+                      TH_LIMIT_BODY_B);
+        return send_error(h, &err);
+    }
+    struct th_areq q;
+    make_areq(h, &q);
+    struct th_server *s = h->server;
+    (void)pthread_mutex_lock(&s->lock);
+    bool inline_ = th_api_is_quick(&q) || s->stopping;
+    h->state = HREQ_HANDLING;
+    if (!inline_) {
+        MHD_suspend_connection(h->mhd);
+        th_pool_submit(s->pool, handle_in_worker, h);
+    }
+    (void)pthread_mutex_unlock(&s->lock);
+    if (inline_) {
+        handle(h);
+        return send_answer(h);
+    }
+    return MHD_YES;
+}
+
+static enum MHD_Result begin(struct hreq *h, const char *method)
+{
+    (void)snprintf(h->method, sizeof(h->method), "%s", method);
+    const union MHD_ConnectionInfo *i =
+        MHD_get_connection_info(h->mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    h->conn = i->socket_context;
+    h->state = HREQ_BODY;
+    const char *encoding = header(h, "Accept-Encoding");
+    h->gzip = encoding && strstr(encoding, "gzip");
+    TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
+    if (identify(h, &err) < 0) {
+        return send_error(h, &err);
+    }
+    const char *length = header(h, "Content-Length");
+    if (length && strtoull(length, NULL, 10) > TH_LIMIT_BODY_B) {
+        h->too_large = true; /* unless it turns out to be streamed */
+    }
+    struct th_areq q;
+    make_areq(h, &q);
+    if (th_api_is_stream(&q)) {
+        h->too_large = false;
+        handle(h);
+        return h->resp.stream ? MHD_YES : send_answer(h);
+    }
+    return h->too_large ? handle_body(h) : MHD_YES;
+}
+
+static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd, const char *url,
+                                  const char *method, const char *version, const char *data,
+                                  size_t *data_n, void **ctx)
+{
+    (void)cls;
+    (void)url;
+    (void)version;
+    struct hreq *h = *ctx;
+    switch (h->state) {
+    case HREQ_HEAD:
+        h->mhd = mhd;
+        return begin(h, method);
+    case HREQ_BODY:
+        if (*data_n > 0) {
+            if (h->body.n + *data_n > TH_LIMIT_BODY_B) {
+                h->too_large = true;
+            } else {
+                th_buf_add(&h->body, data, *data_n);
+            }
+            *data_n = 0;
+            return MHD_YES;
+        }
+        return handle_body(h);
+    case HREQ_HANDLING:
+        return send_answer(h);
+    default:
+        *data_n = 0; /* the answer stands: what still comes is not wanted */
+        return MHD_YES;
+    }
+}
+
+/* The first that is known of a request: its raw target. */
+static void *on_uri(void *cls, const char *uri, struct MHD_Connection *mhd)
+{
+    struct hreq *h = TH_NEW(struct hreq);
+    h->server = cls;
+    h->mhd = mhd;
+    h->uri = th_xstrdup(uri);
+    (void)pthread_mutex_init(&h->lock, NULL);
+    return h;
+}
+
+static void on_completed(void *cls, struct MHD_Connection *mhd, void **ctx,
+                         enum MHD_RequestTerminationCode code)
+{
+    (void)cls;
+    (void)mhd;
+    (void)code;
+    struct hreq *h = *ctx;
+    *ctx = NULL;
+    if (!h) {
+        return;
+    }
+    watch_end(h);
+    th_aresp_done(&h->resp);
+    th_identity_unref(h->id);
+    th_buf_done(&h->body);
+    (void)pthread_mutex_destroy(&h->lock);
+    free(h->uri);
+    free(h);
+}
+
+static size_t keep_escapes(void *cls, struct MHD_Connection *mhd, char *s)
+{
+    (void)cls;
+    (void)mhd;
+    return strlen(s);
+}
+
+/* It complains about TCP options on socketpairs, three times a response. */
+static void on_log(void *cls, const char *fmt, va_list ap)
+{
+    (void)cls;
+    if (!th_log_enabled(TH_LOG_DEBUG, "http")) {
+        return;
+    }
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+    th_autofree char *text = th_xvasprintf(fmt, ap);
+#pragma GCC diagnostic pop
+    if (!strstr(text, "TCP_") && !strstr(text, "ushing") && !strstr(text, "corked")) {
+        th_debug("http", "libmicrohttpd", "text=%s", th_log_q(text));
+    }
+}
+
+static int start_unix(struct th_server *s, const char *path, struct th_err *err)
+{
+    (void)unlink(path);
+    s->unix_listener = th_io_unix_listen(path, 0600, 128, err);
+    if (s->unix_listener < 0) {
+        return s->unix_listener;
+    }
+    (void)th_io_set_nonblock(s->unix_listener, true);
+    s->unix_path = th_xstrdup(path);
+    s->unix_wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (s->unix_wake < 0 || pthread_create(&s->unix_thread, NULL, unix_run, s) != 0) {
+        return th_fail_errno(err, errno, TH_R_IO, "starting the Unix socket's thread");
+    }
+    s->has_unix_thread = true;
+    return 0;
+}
+
+int th_server_start(const struct th_server_opts *o, struct th_server **ret, struct th_err *err)
+{
+    struct th_server *s = TH_NEW(struct th_server);
+    s->api = o->api;
+    s->unix_listener = -1;
+    s->unix_wake = -1;
+    (void)pthread_mutex_init(&s->lock, NULL);
+    s->pool = th_pool_new("api", WORKERS);
+    s->daemon = MHD_start_daemon(
+        MHD_USE_NO_LISTEN_SOCKET | MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC |
+            MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE | MHD_USE_ERROR_LOG,
+        0, NULL, NULL, on_request, s, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,
+        MHD_OPTION_THREAD_POOL_SIZE, (unsigned)IO_THREADS, MHD_OPTION_URI_LOG_CALLBACK, on_uri, s,
+        MHD_OPTION_NOTIFY_COMPLETED, on_completed, s, MHD_OPTION_NOTIFY_CONNECTION, on_connection,
+        s, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL, MHD_OPTION_CONNECTION_LIMIT,
+        (unsigned)TH_LIMIT_CONNECTIONS, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+        (size_t)TH_LIMIT_HEADER_B, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_TIMEOUT_S,
+        MHD_OPTION_END);
+    int r = s->daemon ? 0 : th_fail_errno(err, errno, TH_R_INTERNAL, "starting the HTTP server");
+    if (r >= 0 && o->listen_ip) {
+        struct th_tlsfront_opts fo = {.ip = o->listen_ip,
+                                      .port = o->listen_port,
+                                      .cert_pem = o->cert_pem,
+                                      .key_pem = o->key_pem,
+                                      .client_ca_pem = o->client_ca_pem,
+                                      .fn = on_tls,
+                                      .gone = on_gone,
+                                      .release = on_release,
+                                      .arg = s};
+        r = th_tlsfront_start(&fo, &s->front, err);
+    }
+    if (r >= 0 && o->unix_socket) {
+        r = start_unix(s, o->unix_socket, err);
+    }
+    if (r < 0) {
+        th_server_stop(s);
+        return r;
+    }
+    *ret = s;
+    return 0;
+}
+
+int th_server_port(const struct th_server *s)
+{
+    return s->front ? th_tlsfront_port(s->front) : 0;
+}
+
+static void stop_unix(struct th_server *s)
+{
+    if (s->has_unix_thread) {
+        uint64_t one = 1;
+        (void)!write(s->unix_wake, &one, sizeof(one));
+        (void)pthread_join(s->unix_thread, NULL);
+    }
+    if (s->unix_listener >= 0) {
+        (void)close(s->unix_listener);
+    }
+    if (s->unix_wake >= 0) {
+        (void)close(s->unix_wake);
+    }
+    if (s->unix_path) {
+        (void)unlink(s->unix_path);
+        free(s->unix_path);
+    }
+}
+
+void th_server_stop(struct th_server *s)
+{
+    if (!s) {
+        return;
+    }
+    if (s->front) {
+        th_tlsfront_stop_accepting(s->front);
+    }
+    stop_unix(s);
+    (void)pthread_mutex_lock(&s->lock);
+    s->stopping = true;
+    for (struct hreq *h = s->watches; h; h = h->next) {
+        (void)pthread_mutex_lock(&h->lock);
+        h->ending = true;
+        if (h->suspended) {
+            h->suspended = false;
+            MHD_resume_connection(h->mhd);
+        }
+        (void)pthread_mutex_unlock(&h->lock);
+    }
+    (void)pthread_mutex_unlock(&s->lock);
+    th_pool_free(s->pool);
+    if (s->daemon) {
+        MHD_stop_daemon(s->daemon);
+    }
+    th_tlsfront_free(s->front);
+    (void)pthread_mutex_destroy(&s->lock);
+    free(s);
+}
