@@ -1,7 +1,8 @@
 #ifndef TH_BASE_JSON_SLICE_H
 #define TH_BASE_JSON_SLICE_H
 /* Reading JSON text in place: members and elements as slices of the text, without a tree. For hot
- * paths that need a few fields of a large text which comes from th_json_dump or from our own server.
+ * paths that need a few fields of a large text which comes from th_json_dump or from our own
+ * server.
  *
  * Brackets, strings and separators are checked, numbers and literals are not. Names are compared as
  * they stand in the text: one written with \u escapes is not found. */
@@ -19,7 +20,8 @@ struct th_json_slice {
     }
 /* false at the end and on malformed text; th_json_slice_ended tells which. A slice with p NULL has
  * no members. */
-bool th_json_slice_member(struct th_json_slice *s, struct th_str *ret_name, struct th_str *ret_value);
+bool th_json_slice_member(struct th_json_slice *s, struct th_str *ret_name,
+                          struct th_str *ret_value);
 bool th_json_slice_element(struct th_json_slice *s, struct th_str *ret_value);
 /* After the walk: the closing bracket was reached. s->p stands on it. */
 bool th_json_slice_ended(const struct th_json_slice *s);

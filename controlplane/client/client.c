@@ -1,8 +1,9 @@
 /* Typed calls over any transport.
  *
  * Everything here is the same whether the API server is in this process or behind TLS: building the
- * path of a resource, the options of a verb as query or DeleteOptions body, paging through lists, and
- * turning a Status into th_err. A transport only carries one request to an answer (client_priv.h).
+ * path of a resource, the options of a verb as query or DeleteOptions body, paging through lists,
+ * and turning a Status into th_err. A transport only carries one request to an answer
+ * (client_priv.h).
  *
  * Lists ask for pages of TH_LIMIT_LIST_PAGE, as client-go's pager does; and as there, a continue
  * token that expires halfway makes the client ask for everything at once, because a list of pages
@@ -125,9 +126,9 @@ int th_client_fail_status(int http_status, struct th_str body, struct th_err *er
         while (n > 0 && (body.p[n - 1] == '\n' || body.p[n - 1] == '\r')) {
             n--;
         }
-        int r = th_fail(err, th_reason_from_status(NULL, http_status),
-                        "the server answered %d%s%.*s", http_status, n > 0 ? ": " : "", n,
-                        n > 0 ? body.p : "");
+        int r =
+            th_fail(err, th_reason_from_status(NULL, http_status), "the server answered %d%s%.*s",
+                    http_status, n > 0 ? ": " : "", n, n > 0 ? body.p : "");
         if (err) {
             err->http_code = http_status;
         }
@@ -185,7 +186,9 @@ static int call(struct th_client *c, const char *method, const char *path, const
     if (obj) {
         th_json_dump(obj, &body);
     }
-    struct th_client_req req = {.method = method, .path = path, .query = query,
+    struct th_client_req req = {.method = method,
+                                .path = path,
+                                .query = query,
                                 .content_type = obj ? content_type : NULL,
                                 .body = th_buf_str(&body)};
     TH_TRY(th_client_do(c, &req, &answer, err));
@@ -206,8 +209,8 @@ int th_client_get(struct th_client *c, struct th_gvr r, const char *ns, const ch
     return call_at(c, "GET", r, ns, name, NULL, NULL, ret, err);
 }
 
-int th_client_create(struct th_client *c, struct th_gvr r, const char *ns, const struct th_json *obj,
-                     struct th_json **ret, struct th_err *err)
+int th_client_create(struct th_client *c, struct th_gvr r, const char *ns,
+                     const struct th_json *obj, struct th_json **ret, struct th_err *err)
 {
     return call_at(c, "POST", r, ns, NULL, NULL, obj, ret, err);
 }
@@ -227,8 +230,8 @@ int th_client_post(struct th_client *c, struct th_gvr r, const char *ns, const c
 }
 
 int th_client_patch(struct th_client *c, struct th_gvr r, const char *ns, const char *name,
-                    const char *subresource, const struct th_patch_opts *o, const struct th_json *patch,
-                    struct th_json **ret, struct th_err *err)
+                    const char *subresource, const struct th_patch_opts *o,
+                    const struct th_json *patch, struct th_json **ret, struct th_err *err)
 {
     static const char *const types[] = {
         [TH_PATCH_JSON] = "application/json-patch+json",
@@ -249,8 +252,8 @@ int th_client_delete(struct th_client *c, struct th_gvr r, const char *ns, const
 {
     static const struct th_delete_opts defaults = TH_DELETE_OPTS_INIT;
     o = o ? o : &defaults;
-    TH_AUTO(th_json) struct th_json *body =
-        th_json_build("{'kind':'DeleteOptions','apiVersion':'v1'}");
+    TH_AUTO(th_json)
+    struct th_json *body = th_json_build("{'kind':'DeleteOptions','apiVersion':'v1'}");
     if (o->propagation) {
         th_json_set_str(body, "propagationPolicy", o->propagation);
     }
@@ -269,10 +272,15 @@ int th_client_delete(struct th_client *c, struct th_gvr r, const char *ns, const
 int th_client_raw(struct th_client *c, const struct th_raw_req *req, int *ret_status,
                   struct th_buf *ret_body, struct th_err *err)
 {
-    struct th_client_req q = {.method = req->method ? req->method : "GET", .path = req->path,
-                              .content_type = req->content_type, .accept = req->accept,
-                              .body = req->body, .in_fn = req->in_fn, .on_data = req->on_data,
-                              .arg = req->arg, .timeout_ms = req->timeout_ms};
+    struct th_client_req q = {.method = req->method ? req->method : "GET",
+                              .path = req->path,
+                              .content_type = req->content_type,
+                              .accept = req->accept,
+                              .body = req->body,
+                              .in_fn = req->in_fn,
+                              .on_data = req->on_data,
+                              .arg = req->arg,
+                              .timeout_ms = req->timeout_ms};
     int status = 0;
     th_autobuf struct th_buf own = TH_BUF_INIT;
     struct th_buf *body = ret_body ? ret_body : &own;
@@ -308,8 +316,8 @@ static int get_page(struct th_client *c, const struct paging *p, const bool *can
         th_client_add_query(&query, "limit", limit);
     }
     th_client_add_query(&query, "continue", p->token);
-    struct th_client_req req = {.method = "GET", .path = p->path, .query = th_buf_cstr(&query),
-                                .cancel = cancel};
+    struct th_client_req req = {
+        .method = "GET", .path = p->path, .query = th_buf_cstr(&query), .cancel = cancel};
     return th_client_do(c, &req, ret_text, err);
 }
 
@@ -324,8 +332,8 @@ int th_client_list_pages(struct th_client *c, struct th_gvr r, const char *ns,
 {
     th_autofree char *path = th_client_path(r, ns, NULL, NULL);
     th_autofree char *rv = NULL;
-    struct paging p = {.path = path, .label_selector = label_selector,
-                       .field_selector = field_selector};
+    struct paging p = {
+        .path = path, .label_selector = label_selector, .field_selector = field_selector};
     bool restart = false;
     int rc;
     do {

@@ -37,9 +37,11 @@ int th_client_get(struct th_client *c, struct th_gvr r, const char *ns, const ch
                   struct th_json **ret, struct th_err *err) TH_MUST_USE;
 /* The whole list object; label_selector and field_selector may be NULL. Pages by itself. */
 int th_client_list(struct th_client *c, struct th_gvr r, const char *ns, const char *label_selector,
-                   const char *field_selector, struct th_json **ret_list, struct th_err *err) TH_MUST_USE;
-int th_client_create(struct th_client *c, struct th_gvr r, const char *ns, const struct th_json *obj,
-                     struct th_json **ret, struct th_err *err) TH_MUST_USE;
+                   const char *field_selector, struct th_json **ret_list,
+                   struct th_err *err) TH_MUST_USE;
+int th_client_create(struct th_client *c, struct th_gvr r, const char *ns,
+                     const struct th_json *obj, struct th_json **ret,
+                     struct th_err *err) TH_MUST_USE;
 /* PUT of the object at its own name; subresource "" or "status", ... */
 int th_client_update(struct th_client *c, struct th_gvr r, const char *ns, const char *name,
                      const char *subresource, const struct th_json *obj, struct th_json **ret,
@@ -52,17 +54,22 @@ struct th_patch_opts {
     bool dry_run;
 };
 int th_client_patch(struct th_client *c, struct th_gvr r, const char *ns, const char *name,
-                    const char *subresource, const struct th_patch_opts *o, const struct th_json *patch,
-                    struct th_json **ret, struct th_err *err) TH_MUST_USE;
+                    const char *subresource, const struct th_patch_opts *o,
+                    const struct th_json *patch, struct th_json **ret,
+                    struct th_err *err) TH_MUST_USE;
 struct th_delete_opts {
-    const char *propagation;   /* NULL, "Background", "Foreground", "Orphan" */
-    int64_t grace_s;           /* -1: the object's default */
-    const char *uid;           /* precondition or NULL */
+    const char *propagation; /* NULL, "Background", "Foreground", "Orphan" */
+    int64_t grace_s;         /* -1: the object's default */
+    const char *uid;         /* precondition or NULL */
     const char *resource_version;
 };
-#define TH_DELETE_OPTS_INIT {.grace_s = -1}
+#define TH_DELETE_OPTS_INIT                                                                        \
+    {                                                                                              \
+        .grace_s = -1                                                                              \
+    }
 int th_client_delete(struct th_client *c, struct th_gvr r, const char *ns, const char *name,
-                     const struct th_delete_opts *o, struct th_json **ret, struct th_err *err) TH_MUST_USE;
+                     const struct th_delete_opts *o, struct th_json **ret,
+                     struct th_err *err) TH_MUST_USE;
 /* POST to a subresource: pods/binding, pods/eviction, serviceaccounts/token. */
 int th_client_post(struct th_client *c, struct th_gvr r, const char *ns, const char *name,
                    const char *subresource, const struct th_json *body, struct th_json **ret,
@@ -93,9 +100,9 @@ struct th_json *th_owner_ref_build(const struct th_json *owner, bool controller,
 /* The owner reference with controller=true, borrowed, or NULL; and its uid. */
 struct th_json *th_controller_of(const struct th_json *obj);
 const char *th_controller_uid(const struct th_json *obj);
-/* Reads the object, lets fn change it, and PUTs it (to the subresource); on a conflict all of it again,
- * a few times. fn returns 1 to write, 0 when nothing is to be changed, < 0 to give up. Gives 1 when it
- * was written, 0 when not; *ret (may be NULL) is the object as it is then. */
+/* Reads the object, lets fn change it, and PUTs it (to the subresource); on a conflict all of it
+ * again, a few times. fn returns 1 to write, 0 when nothing is to be changed, < 0 to give up. Gives
+ * 1 when it was written, 0 when not; *ret (may be NULL) is the object as it is then. */
 typedef int th_modify_fn(void *arg, struct th_json *obj, struct th_err *err);
 int th_client_modify(struct th_client *c, struct th_gvr r, const char *ns, const char *name,
                      const char *subresource, th_modify_fn *fn, void *arg, struct th_json **ret,
@@ -107,11 +114,13 @@ struct th_client_http_opts {
     const char *unix_socket; /* not NULL: connect there, server gives only Host and scheme http */
     const char *ca_pem, *cert_pem, *key_pem, *token;
     const char *user_agent;
-    /* Unix socket only (the server trusts root there): who we are, X-Remote-User / X-Remote-Group. */
+    /* Unix socket only (the server trusts root there): who we are, X-Remote-User / X-Remote-Group.
+     */
     const char *as_user;
     const char *const *as_groups; /* NULL-terminated or NULL */
 };
-int th_client_new_http(const struct th_client_http_opts *o, struct th_client **ret, struct th_err *err) TH_MUST_USE;
+int th_client_new_http(const struct th_client_http_opts *o, struct th_client **ret,
+                       struct th_err *err) TH_MUST_USE;
 
 /* ---- Informers: a cache kept current by list + watch ---- */
 struct th_informer;
@@ -128,8 +137,8 @@ struct th_informer_opts {
     void *arg;
 };
 /* Starts a thread that lists, watches, and lists again when it must, with back-off. */
-int th_informer_start(struct th_client *c, const struct th_informer_opts *o, struct th_informer **ret,
-                      struct th_err *err) TH_MUST_USE;
+int th_informer_start(struct th_client *c, const struct th_informer_opts *o,
+                      struct th_informer **ret, struct th_err *err) TH_MUST_USE;
 void th_informer_stop(struct th_informer *i); /* joins and frees */
 bool th_informer_synced(struct th_informer *i);
 bool th_informer_wait_synced(struct th_informer *i, int64_t timeout_ms);

@@ -1,13 +1,13 @@
 /* The recorder of Events.
  *
- * Problem: controllers and nodes say what they do as Event objects. Saying it must never hold up the
- * work, and a loop that fails a thousand times must not write a thousand objects.
- * Design: th_event_record builds the Event in the caller's thread and puts it into a bounded queue; one
+ * Problem: controllers and nodes say what they do as Event objects. Saying it must never hold up
+ * the work, and a loop that fails a thousand times must not write a thousand objects. Design:
+ * th_event_record builds the Event in the caller's thread and puts it into a bounded queue; one
  * thread writes them. What arrives is correlated as client-go's EventCorrelator does it, so that
  * `kubectl describe` shows the same lines:
  *   - the spam filter: per source and object a bucket of 25 events, refilled by one in 5 minutes;
- *   - aggregation: from the tenth different message of one (object, type, reason) within 10 minutes on,
- *     further ones become one Event "(combined from similar events): ...";
+ *   - aggregation: from the tenth different message of one (object, type, reason) within 10 minutes
+ * on, further ones become one Event "(combined from similar events): ...";
  *   - counting: the same Event again is a PATCH of count and lastTimestamp.
  * What is remembered for this is bounded: the oldest go when CACHE_MAX is reached.
  *
@@ -102,8 +102,8 @@ static char *object_key(const struct th_json *e)
                         str(e, "involvedObject.fieldPath"));
 }
 
-/* Keeps a map below its bound: half of it goes, whichever half, since all of it is only a memory of what
- * was lately. */
+/* Keeps a map below its bound: half of it goes, whichever half, since all of it is only a memory of
+ * what was lately. */
 static void bound(struct th_hmap *m)
 {
     if (m->n < CACHE_MAX) {
@@ -144,7 +144,8 @@ static bool spam_ok(struct th_recorder *r, const char *object, int64_t now_ms)
 }
 
 /* True when this message is one too many of its kind and is to be folded into one Event. */
-static bool aggregated(struct th_recorder *r, const char *group, const char *message, int64_t now_ms)
+static bool aggregated(struct th_recorder *r, const char *group, const char *message,
+                       int64_t now_ms)
 {
     struct group *g = th_hmap_get(&r->groups, group);
     if (!g) {
@@ -179,11 +180,14 @@ static bool pause_ms(struct th_recorder *r, int64_t ms)
     return stop;
 }
 
-static int count_up(struct th_recorder *r, struct written *w, const struct item *it, struct th_err *err)
+static int count_up(struct th_recorder *r, struct written *w, const struct item *it,
+                    struct th_err *err)
 {
-    TH_AUTO(th_json) struct th_json *patch = th_json_build(
-        "{'count':%d,'lastTimestamp':%s,'message':%s}", w->count + 1,
-        th_json_path_str(it->event, "lastTimestamp"), th_json_path_str(it->event, "message"));
+    TH_AUTO(th_json)
+    struct th_json *patch =
+        th_json_build("{'count':%d,'lastTimestamp':%s,'message':%s}", w->count + 1,
+                      th_json_path_str(it->event, "lastTimestamp"),
+                      th_json_path_str(it->event, "message"));
     const struct th_patch_opts o = {.kind = TH_PATCH_STRATEGIC};
     TH_TRY(th_client_patch(r->c, TH_GVR_EVENTS, w->ns, w->name, NULL, &o, patch, NULL, err));
     w->count++;
@@ -205,7 +209,8 @@ static int create(struct th_recorder *r, const char *key, const struct item *it,
     return 0;
 }
 
-static int write_once(struct th_recorder *r, const char *key, const struct item *it, struct th_err *err)
+static int write_once(struct th_recorder *r, const char *key, const struct item *it,
+                      struct th_err *err)
 {
     struct written *w = th_hmap_get(&r->seen, key);
     if (w) {
@@ -234,7 +239,8 @@ static void write_event(struct th_recorder *r, const char *key, const struct ite
         }
         if (!away(rc) || try == TRIES || pause_ms(r, RETRY_MS)) {
             th_info("events", "event dropped", "reason=%s message=%s err=%s",
-                    str(it->event, "reason"), th_log_q(str(it->event, "message")), th_log_q(err.msg));
+                    str(it->event, "reason"), th_log_q(str(it->event, "message")),
+                    th_log_q(err.msg));
             return;
         }
     }
@@ -243,10 +249,9 @@ static void write_event(struct th_recorder *r, const char *key, const struct ite
 static void handle(struct th_recorder *r, struct item *it)
 {
     th_autofree char *object = object_key(it->event);
-    th_autofree char *group = th_xasprintf("%s\x01%s\x01%s\x01%s\x01%s", object, str(it->event, "type"),
-                                           str(it->event, "reason"),
-                                           str(it->event, "reportingComponent"),
-                                           str(it->event, "reportingInstance"));
+    th_autofree char *group = th_xasprintf(
+        "%s\x01%s\x01%s\x01%s\x01%s", object, str(it->event, "type"), str(it->event, "reason"),
+        str(it->event, "reportingComponent"), str(it->event, "reportingInstance"));
     const char *message = str(it->event, "message");
     bool fold = aggregated(r, group, message, it->now_ms);
     th_autofree char *key = fold ? th_xstrdup(group) : th_xasprintf("%s\x01%s", group, message);
@@ -312,8 +317,9 @@ static void set_opt(struct th_json *o, const char *name, const char *value)
     }
 }
 
-static struct th_json *build(struct th_recorder *r, const struct th_json *obj, const char *field_path,
-                             const char *type, const char *reason, const char *message, int64_t now_ms)
+static struct th_json *build(struct th_recorder *r, const struct th_json *obj,
+                             const char *field_path, const char *type, const char *reason,
+                             const char *message, int64_t now_ms)
 {
     char stamp[TH_TIME_LEN];
     th_time_format(now_ms, stamp);
@@ -332,7 +338,8 @@ static struct th_json *build(struct th_recorder *r, const struct th_json *obj, c
                       __atomic_fetch_add(&r->serial, 1, __ATOMIC_RELAXED) % 1000000u;
     th_autofree char *event_name = th_xasprintf("%s.%016" PRIx64, name ? name : "unknown", unique);
     struct th_json *e = th_json_build(
-        "{'kind':'Event','apiVersion':'v1','metadata':{'name':%s,'namespace':%s},'involvedObject':%o,"
+        "{'kind':'Event','apiVersion':'v1','metadata':{'name':%s,'namespace':%s},'involvedObject':%"
+        "o,"
         "'reason':%s,'message':%s,'source':{'component':%s},'firstTimestamp':%s,'lastTimestamp':%s,"
         "'count':%d,'type':%s,'eventTime':null,'reportingComponent':%s,'reportingInstance':%s}",
         event_name, ns && *ns ? ns : "default", ref, reason, message, r->component, stamp, stamp,
@@ -341,6 +348,7 @@ static struct th_json *build(struct th_recorder *r, const struct th_json *obj, c
     return e;
 }
 
+TH_PRINTF(6, 0)
 static void record(struct th_recorder *r, const struct th_json *obj, const char *field_path,
                    const char *type, const char *reason, const char *fmt, va_list ap)
 {

@@ -1,13 +1,13 @@
 /* The HTTP transport: requests over libcurl.
  *
- * Every thread may call; each request takes an easy handle out of a small pool, so that the connection
- * (and the TLS handshake behind it) of an earlier request is used again, and puts it back. More calls
- * at once than the pool holds get handles of their own, closed afterwards. libcurl itself repeats a
- * request whose kept connection turns out to be dead before anything came back.
+ * Every thread may call; each request takes an easy handle out of a small pool, so that the
+ * connection (and the TLS handshake behind it) of an earlier request is used again, and puts it
+ * back. More calls at once than the pool holds get handles of their own, closed afterwards. libcurl
+ * itself repeats a request whose kept connection turns out to be dead before anything came back.
  *
- * Certificates and keys come as PEM text. Debian's libcurl is built with GnuTLS, which takes file names
- * only, so the text is put into memfds and named /proc/self/fd/N: keys never touch a disk. The
- * system's certificates are not trusted: the cluster has its own CA.
+ * Certificates and keys come as PEM text. Debian's libcurl is built with GnuTLS, which takes file
+ * names only, so the text is put into memfds and named /proc/self/fd/N: keys never touch a disk.
+ * The system's certificates are not trusted: the cluster has its own CA.
  *
  * Proxy variables of the environment are ignored: the server is on this machine.
  */
@@ -21,8 +21,8 @@ struct exchange {
     const struct th_client_req *req;
     CURL *easy;
     struct th_buf *body;
-    bool stopped;  /* on_data said so */
-    bool aborted;  /* in_fn said so */
+    bool stopped; /* on_data said so */
+    bool aborted; /* in_fn said so */
 };
 
 /* ---- Handles ---- */
@@ -68,9 +68,9 @@ static void set_file(CURL *easy, CURLoption option, int fd)
 void th_http_setup(struct th_http *h, CURL *easy, const char *path, const char *query,
                    const char *errbuf)
 {
-    th_autofree char *url = th_xasprintf("%s%s%s%s", h->server, path,
-                                         query && *query ? (strchr(path, '?') ? "&" : "?") : "",
-                                         query ? query : "");
+    th_autofree char *url =
+        th_xasprintf("%s%s%s%s", h->server, path,
+                     query && *query ? (strchr(path, '?') ? "&" : "?") : "", query ? query : "");
     curl_easy_setopt(easy, CURLOPT_URL, url);
     curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
     curl_easy_setopt(easy, CURLOPT_PROXY, "");
@@ -152,7 +152,8 @@ static struct curl_slist *headers_of(struct th_http *h, const struct th_client_r
     for (struct curl_slist *i = h->headers; i; i = i->next) {
         l = curl_slist_append(l, i->data);
     }
-    th_autofree char *accept = th_xasprintf("Accept: %s", req->accept ? req->accept : "application/json");
+    th_autofree char *accept =
+        th_xasprintf("Accept: %s", req->accept ? req->accept : "application/json");
     l = curl_slist_append(l, accept);
     if (req->content_type) {
         th_autofree char *type = th_xasprintf("Content-Type: %s", req->content_type);
@@ -304,7 +305,8 @@ static void init_curl(void)
     curl_global_init(CURL_GLOBAL_DEFAULT);
 }
 
-int th_client_new_http(const struct th_client_http_opts *o, struct th_client **ret, struct th_err *err)
+int th_client_new_http(const struct th_client_http_opts *o, struct th_client **ret,
+                       struct th_err *err)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     TH_TRY(check_opts(o, err));

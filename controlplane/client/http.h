@@ -14,11 +14,11 @@ struct th_http {
     struct curl_slist *headers; /* of every request */
     int ca_fd, cert_fd, key_fd; /* memfds, or -1 */
     pthread_mutex_t lock;
-    CURL *idle[TH_HTTP_IDLE];   /* lock */
-    size_t n_idle;              /* lock */
+    CURL *idle[TH_HTTP_IDLE]; /* lock */
+    size_t n_idle;            /* lock */
 };
 
-CURL *th_http_handle(struct th_http *h);               /* an idle one, or a new one */
+CURL *th_http_handle(struct th_http *h); /* an idle one, or a new one */
 void th_http_put_back(struct th_http *h, CURL *easy);
 /* Server, TLS, user agent: what all requests share. */
 void th_http_setup(struct th_http *h, CURL *easy, const char *path, const char *query,

@@ -1,14 +1,14 @@
 /* The HTTP transport: watches.
  *
- * A watch is an answer that does not end: one JSON object per line. It is read in the thread that asks
- * for the next item, through a multi handle of its own, because curl_multi_wakeup is the one way to
- * interrupt a waiting libcurl from another thread. Lines gather in one buffer; when a good deal of
- * complete lines waits there, the transfer is paused, so a slow reader fills the server's queue and
- * not our memory.
+ * A watch is an answer that does not end: one JSON object per line. It is read in the thread that
+ * asks for the next item, through a multi handle of its own, because curl_multi_wakeup is the one
+ * way to interrupt a waiting libcurl from another thread. Lines gather in one buffer; when a good
+ * deal of complete lines waits there, the transfer is paused, so a slow reader fills the server's
+ * queue and not our memory.
  *
- * A status >= 400 has a Status as body, which becomes the error of the next call. The end of the stream
- * is an ordinary thing (servers end watches after some minutes) and is TH_R_UNAVAILABLE: watch again
- * from the last revision. A line that was cut in two by a broken connection is dropped.
+ * A status >= 400 has a Status as body, which becomes the error of the next call. The end of the
+ * stream is an ordinary thing (servers end watches after some minutes) and is TH_R_UNAVAILABLE:
+ * watch again from the last revision. A line that was cut in two by a broken connection is dropped.
  */
 #include "base/clock.h"
 #include "base/json/slice.h"
@@ -29,7 +29,7 @@ struct th_client_watch {
     size_t scanned; /* no newline between at and here */
     bool paused, done, too_long;
     CURLcode rc;
-    bool woken;     /* atomic */
+    bool woken; /* atomic */
 };
 
 static size_t on_body(char *p, size_t size, size_t n, void *arg)
@@ -99,8 +99,10 @@ static int parse_line(struct th_str line, struct th_watch_item *ret, struct th_e
     static const struct {
         const char *name;
         enum th_watch_item_type type;
-    } types[] = {{"ADDED", TH_WI_ADDED},       {"MODIFIED", TH_WI_MODIFIED},
-                 {"DELETED", TH_WI_DELETED},   {"BOOKMARK", TH_WI_BOOKMARK},
+    } types[] = {{"ADDED", TH_WI_ADDED},
+                 {"MODIFIED", TH_WI_MODIFIED},
+                 {"DELETED", TH_WI_DELETED},
+                 {"BOOKMARK", TH_WI_BOOKMARK},
                  {"ERROR", TH_WI_ERROR}};
     struct th_str type = th_json_slice_text(th_json_slice_get(line, "type"));
     struct th_str object = th_json_slice_get(line, "object");

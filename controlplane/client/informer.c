@@ -1,19 +1,20 @@
 /* Informers: a copy of the server's objects, kept current by list and watch.
  *
- * Problem: controllers read thousands of objects each time they act; they must read memory, and must
- * hear of every change, also of those that happened while the connection was away.
- * Design: one thread per informer. It lists (page by page, as text), compares with what it has, reports
+ * Problem: controllers read thousands of objects each time they act; they must read memory, and
+ * must hear of every change, also of those that happened while the connection was away. Design: one
+ * thread per informer. It lists (page by page, as text), compares with what it has, reports
  * additions, changes and deletions, and then watches from the list's revision. A watch that ends is
  * opened again from the last revision seen (bookmarks keep that one fresh on quiet resources); a
  * revision that the server has forgotten (410) leads back to the list. Failures back off from
  * BACKOFF_MIN_MS to BACKOFF_MAX_MS with jitter.
  *
- * The cache keeps text, not trees: a tree costs seventeen times its text and cannot be shared between
- * threads. Entries are immutable and counted; a reader takes references under the lock and parses
- * outside of it, so callbacks may call the informer. Key and owner are read from the text in place.
+ * The cache keeps text, not trees: a tree costs seventeen times its text and cannot be shared
+ * between threads. Entries are immutable and counted; a reader takes references under the lock and
+ * parses outside of it, so callbacks may call the informer. Key and owner are read from the text in
+ * place.
  *
- * Items of a list may lack kind and apiVersion (upstream's do); they are put in, so that readers and
- * callbacks always see whole objects.
+ * Items of a list may lack kind and apiVersion (upstream's do); they are put in, so that readers
+ * and callbacks always see whole objects.
  *
  * Upstream: client-go's Reflector + DeltaFIFO + Indexer. There is no resync: reconcilers here are
  * level-based and have their own timers.
@@ -37,9 +38,9 @@
 struct entry {
     uint32_t refs; /* atomic */
     size_t n;
-    char *owner;   /* uid of the controlling owner, or NULL; in the same allocation */
-    char *key;     /* likewise */
-    char text[];   /* NUL-terminated */
+    char *owner; /* uid of the controlling owner, or NULL; in the same allocation */
+    char *key;   /* likewise */
+    char text[]; /* NUL-terminated */
 };
 
 struct th_informer {
@@ -51,11 +52,11 @@ struct th_informer {
     struct th_clock_watch clock_watch;
 
     pthread_mutex_t lock;
-    pthread_cond_t cond;            /* stop, synced, time moved */
-    struct th_omap *objects;        /* lock for changes and foreign reads; key -> entry */
-    struct th_omap *owners;         /* "uid\x01key" -> entry, no reference */
-    bool synced;                    /* lock */
-    struct th_client_watch *watch;  /* lock; what stop has to wake */
+    pthread_cond_t cond;           /* stop, synced, time moved */
+    struct th_omap *objects;       /* lock for changes and foreign reads; key -> entry */
+    struct th_omap *owners;        /* "uid\x01key" -> entry, no reference */
+    bool synced;                   /* lock */
+    struct th_client_watch *watch; /* lock; what stop has to wake */
 
     /* the thread's own */
     char *rv;
@@ -99,7 +100,8 @@ static struct th_str controller_uid(struct th_str meta)
     return (struct th_str){NULL, 0};
 }
 
-/* head (may be empty) goes behind the opening brace. NULL when the text is no object with a name. */
+/* head (may be empty) goes behind the opening brace. NULL when the text is no object with a name.
+ */
 static struct entry *entry_new(struct th_str text, const char *head)
 {
     struct th_str meta = th_json_slice_get(text, "metadata");
@@ -149,7 +151,8 @@ static void index_owner(struct th_informer *i, struct entry *e, bool in)
     }
 }
 
-/* Puts now in (takes it) or, with now NULL, removes key. Returns the entry before, with its reference. */
+/* Puts now in (takes it) or, with now NULL, removes key. Returns the entry before, with its
+ * reference. */
 static struct entry *cache_put(struct th_informer *i, const char *key, struct entry *now)
 {
     pthread_mutex_lock(&i->lock);
@@ -170,8 +173,8 @@ static bool same_rv(const struct entry *a, const struct entry *b)
     return ra.p && th_str_eq(ra, th_json_slice_path(tb, "metadata.resourceVersion"));
 }
 
-/* Applies a change and reports it. now is taken; NULL: key is gone. last is the last known state of a
- * deleted object, or NULL. */
+/* Applies a change and reports it. now is taken; NULL: key is gone. last is the last known state of
+ * a deleted object, or NULL. */
 static void change(struct th_informer *i, const char *key, struct entry *now, struct th_str last)
 {
     struct entry *shown = entry_ref(now);
@@ -257,14 +260,15 @@ static int list(struct th_informer *i, struct th_err *err)
 {
     struct listing l = {i, th_omap_new(entry_unref)};
     char *rv = NULL;
-    int r = th_client_list_pages(i->c, i->o.gvr, i->ns, i->label_selector, i->field_selector, &i->stop,
-                                 take_page, &l, &rv, err);
+    int r = th_client_list_pages(i->c, i->o.gvr, i->ns, i->label_selector, i->field_selector,
+                                 &i->stop, take_page, &l, &rv, err);
     if (r == 0) {
         free(i->rv);
         i->rv = rv;
         drop_unseen(i, l.seen);
         struct th_omap_entry e;
-        for (bool have = th_omap_seek(l.seen, "", &e); have; have = th_omap_after(l.seen, e.key, &e)) {
+        for (bool have = th_omap_seek(l.seen, "", &e); have;
+             have = th_omap_after(l.seen, e.key, &e)) {
             struct entry *now = e.value;
             change(i, now->key, entry_ref(now), (struct th_str){NULL, 0});
         }
@@ -292,7 +296,8 @@ static int apply(struct th_informer *i, const struct th_watch_item *it, struct t
     if (it->type == TH_WI_ERROR) {
         return th_client_fail_status(500, it->object, err); /* the Status says its own code */
     }
-    struct th_str rv = th_json_slice_text(th_json_slice_path(it->object, "metadata.resourceVersion"));
+    struct th_str rv =
+        th_json_slice_text(th_json_slice_path(it->object, "metadata.resourceVersion"));
     if (it->type != TH_WI_BOOKMARK) {
         struct entry *e = entry_new(it->object, "");
         if (!e) {
@@ -321,8 +326,11 @@ static bool stopped(struct th_informer *i)
 static int watch(struct th_informer *i, struct th_err *err)
 {
     const struct th_client_ops *ops = i->c->ops;
-    struct th_watch_req req = {.gvr = i->o.gvr, .ns = i->ns, .label_selector = i->label_selector,
-                               .field_selector = i->field_selector, .resource_version = i->rv,
+    struct th_watch_req req = {.gvr = i->o.gvr,
+                               .ns = i->ns,
+                               .label_selector = i->label_selector,
+                               .field_selector = i->field_selector,
+                               .resource_version = i->rv,
                                .bookmarks = true,
                                .timeout_s = WATCH_MIN_S + (int)th_rand_below(WATCH_MIN_S)};
     struct th_client_watch *w;
@@ -386,8 +394,8 @@ static void *run(void *arg)
         if (stopped(i)) {
             break;
         }
-        th_debug("informer", listing ? "list failed" : "watch ended", "resource=%s rv=%s err=%s", i->plural,
-                 i->rv ? i->rv : "", th_log_q(err.msg));
+        th_debug("informer", listing ? "list failed" : "watch ended", "resource=%s rv=%s err=%s",
+                 i->plural, i->rv ? i->rv : "", th_log_q(err.msg));
         bool healthy = !listing && th_mono_ms() - begin >= HEALTHY_MS;
         if (healthy) {
             i->backoff_ms = 0;
@@ -413,16 +421,16 @@ static void informer_free(struct th_informer *i)
     th_omap_free(i->objects);
     pthread_cond_destroy(&i->cond);
     pthread_mutex_destroy(&i->lock);
-    char *const all[] = {i->ns, i->label_selector, i->field_selector, i->group,
-                         i->version, i->plural, i->rv};
+    char *const all[] = {
+        i->ns, i->label_selector, i->field_selector, i->group, i->version, i->plural, i->rv};
     for (size_t k = 0; k < TH_ARRAY_LEN(all); k++) {
         free(all[k]);
     }
     free(i);
 }
 
-int th_informer_start(struct th_client *c, const struct th_informer_opts *o, struct th_informer **ret,
-                      struct th_err *err)
+int th_informer_start(struct th_client *c, const struct th_informer_opts *o,
+                      struct th_informer **ret, struct th_err *err)
 {
     struct th_informer *i = TH_NEW(struct th_informer);
     i->c = c;

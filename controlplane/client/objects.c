@@ -1,7 +1,7 @@
 /* Small things that every writer of objects needs: owner references and the update loop.
  *
- * The update loop is client-go's RetryOnConflict in the one form that is right: read, change, write,
- * and on a conflict read again, so that the change is always made to what is really there.
+ * The update loop is client-go's RetryOnConflict in the one form that is right: read, change,
+ * write, and on a conflict read again, so that the change is always made to what is really there.
  */
 #include "base/clock.h"
 #include "base/rand.h"

@@ -3,13 +3,14 @@
  * Problem: every write must carry its own resourceVersion, which is known only in the writer's
  * thread, and every watcher with a label selector wants the labels; parsing the tree for that would
  * cost fifty times what is needed (and seventeen times the memory of the text).
- * Design: one pass over the text that knows strings and brackets. It stops at depth two: the members
- * of the object and those of its metadata. It runs once per write in the caller's thread; the writer
- * only copies three pieces together. Strings are skipped by memchr, so the speed is that of memory.
+ * Design: one pass over the text that knows strings and brackets. It stops at depth two: the
+ * members of the object and those of its metadata. It runs once per write in the caller's thread;
+ * the writer only copies three pieces together. Strings are skipped by memchr, so the speed is that
+ * of memory.
  *
  * Limits: names are compared as they stand; "metadata" written with \u escapes would not be found,
- * which is no loss since the text comes from th_json_dump, which writes no such escape. Of duplicate
- * members, the first counts; th_json has none.
+ * which is no loss since the text comes from th_json_dump, which writes no such escape. Of
+ * duplicate members, the first counts; th_json has none.
  */
 #include "controlplane/store/head.h"
 
@@ -28,7 +29,8 @@ static bool only_ws(const char *p, const char *end)
     return p == end;
 }
 
-static int scan_metadata(const char *text, struct th_str meta, struct th_head *h, struct th_err *err)
+static int scan_metadata(const char *text, struct th_str meta, struct th_head *h,
+                         struct th_err *err)
 {
     size_t at = (size_t)(meta.p - text);
     if (meta.p[0] != '{') {

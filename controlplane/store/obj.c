@@ -1,9 +1,9 @@
 /* Objects and events: immutable, counted, one allocation each.
  *
  * An object is struct, key and stamped bytes in one block, so that a cache of 100,000 of them costs
- * one allocation each and a reference is one atomic increment. An event adds the frames: the text of
- * the watch line, made by whoever needs it first and shared by all watchers after that. Two threads
- * may build the same frame at once; the one that comes second throws its copy away.
+ * one allocation each and a reference is one atomic increment. An event adds the frames: the text
+ * of the watch line, made by whoever needs it first and shared by all watchers after that. Two
+ * threads may build the same frame at once; the one that comes second throws its copy away.
  *
  * A selector's transition out (an update after which the object no longer matches) is shown as
  * DELETED with the state before, stamped with the event's revision, as upstream's watch cache does.
@@ -165,7 +165,8 @@ struct th_str th_event_frame(struct th_event *e, enum th_event_type as)
             o = gone = th_obj_restamp(e->prev, e->rv);
         }
         char head[40];
-        size_t head_n = (size_t)snprintf(head, sizeof(head), "{\"type\":\"%s\",\"object\":", names[as]);
+        size_t head_n =
+            (size_t)snprintf(head, sizeof(head), "{\"type\":\"%s\",\"object\":", names[as]);
         f = th_xmalloc(sizeof(*f) + head_n + o->n + 2);
         f->n = head_n + o->n + 2;
         memcpy(f->p, head, head_n);

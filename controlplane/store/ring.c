@@ -2,8 +2,9 @@
  * revision read, without SQLite.
  *
  * A circular array that grows by doubling up to its limits. Every revision is one event, so the
- * revisions inside have no gaps and the place of one is found by subtraction. With a database behind
- * it the ring may forget at will; without one it is the history, and what it forgets is compacted.
+ * revisions inside have no gaps and the place of one is found by subtraction. With a database
+ * behind it the ring may forget at will; without one it is the history, and what it forgets is
+ * compacted.
  */
 #include "controlplane/store/store_priv.h"
 

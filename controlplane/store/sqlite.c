@@ -3,24 +3,25 @@
  * Problem: what was acknowledged must be there after kill -9 and after power loss, at the price of
  * one fsync for as many writes as are waiting, and 50,000 objects must be back in memory in less
  * than a second.
- * Design: one table, one row per revision, the revision being the rowid, so that new rows are always
- * appended at the right edge of the tree; an index over the key, whose entries end in the rowid, so
- * that "newest of every key" reads the index alone. WAL with synchronous=FULL: COMMIT returns after
- * the WAL is on disk. Rows are immutable; compaction is the only thing that deletes. docs/store.md
- * describes the tables for people and for other programs.
+ * Design: one table, one row per revision, the revision being the rowid, so that new rows are
+ * always appended at the right edge of the tree; an index over the key, whose entries end in the
+ * rowid, so that "newest of every key" reads the index alone. WAL with synchronous=FULL: COMMIT
+ * returns after the WAL is on disk. Rows are immutable; compaction is the only thing that deletes.
+ * docs/store.md describes the tables for people and for other programs.
  *
  * Compaction walks forward: when it passes a row, the row that this one replaced (prev_rv) is not
- * needed any more, and if it is a deletion, neither is it itself. So it costs what was written, never
- * a scan of what is there, and stops after any number of rows. log_b is the running total of value
- * bytes, which makes "more than N bytes of history" a subtraction.
+ * needed any more, and if it is a deletion, neither is it itself. So it costs what was written,
+ * never a scan of what is there, and stops after any number of rows. log_b is the running total of
+ * value bytes, which makes "more than N bytes of history" a subtraction.
  *
  * Two connections: `w` belongs to the writer's thread; `r` reads history for watches and lists that
  * begin far back, under read_lock. Each read is one read transaction that looks at the compaction
  * point first, so that it never misses rows that are deleted meanwhile.
  *
- * Failures: an error before or in COMMIT is rolled back, and the caller fails the whole batch. After
- * an I/O error (not after a full disk) the connection is opened anew before the next write, and rows
- * above the newest acknowledged revision, which a failed COMMIT may have left behind, are removed.
+ * Failures: an error before or in COMMIT is rolled back, and the caller fails the whole batch.
+ * After an I/O error (not after a full disk) the connection is opened anew before the next write,
+ * and rows above the newest acknowledged revision, which a failed COMMIT may have left behind, are
+ * removed.
  *
  * Upstream: etcd keeps a B+tree keyed by revision and an index in memory, and compacts by rewriting
  * that index; kine has this table with more indexes, polls it for watches and commits with
@@ -81,10 +82,13 @@ static int db_fail(struct th_db *db, sqlite3 *c, int rc, struct th_err *err, con
     const char *text = own ? sqlite3_errmsg(c) : sqlite3_errstr(rc);
     int r = th_fail(err, reason, "%s: %s: %s", what, db->path, text);
     if (reason == TH_R_STATE_CORRUPT) {
-        th_hint(err, "the database is damaged: move %s and its -wal and -shm files away, or put a "
-                "copy back, and start again", db->path);
+        th_hint(err,
+                "the database is damaged: move %s and its -wal and -shm files away, or put a "
+                "copy back, and start again",
+                db->path);
     } else if (reason == TH_R_NO_SPACE) {
-        th_hint(err, "free some space on the disk of %s; writes work again by themselves", db->path);
+        th_hint(err, "free some space on the disk of %s; writes work again by themselves",
+                db->path);
     }
     return r;
 }
@@ -92,8 +96,10 @@ static int db_fail(struct th_db *db, sqlite3 *c, int rc, struct th_err *err, con
 static int corrupt(struct th_db *db, struct th_err *err, const char *what)
 {
     int r = th_fail(err, TH_R_STATE_CORRUPT, "reading the store: %s: %s", db->path, what);
-    th_hint(err, "the database is damaged: move %s and its -wal and -shm files away, or put a copy "
-            "back, and start again", db->path);
+    th_hint(err,
+            "the database is damaged: move %s and its -wal and -shm files away, or put a copy "
+            "back, and start again",
+            db->path);
     return r;
 }
 
@@ -159,15 +165,16 @@ static int check_schema(struct th_db *db, int64_t first_rv, struct th_err *err)
     int rc;
     int64_t version = pragma_int(db->w, "PRAGMA user_version", &rc);
     int64_t app = rc == SQLITE_OK ? pragma_int(db->w, "PRAGMA application_id", &rc) : 0;
-    int64_t tables = rc == SQLITE_OK ? pragma_int(db->w, "SELECT count(*) FROM sqlite_master", &rc) : 0;
+    int64_t tables =
+        rc == SQLITE_OK ? pragma_int(db->w, "SELECT count(*) FROM sqlite_master", &rc) : 0;
     if (rc != SQLITE_OK) {
         return db_fail(db, db->w, rc, err, "reading the store");
     }
     if (version == 0 && app == 0 && tables == 0) {
-        th_autofree char *sql = th_xasprintf(
-            "%sINSERT INTO meta VALUES('compacted_rv', %" PRId64 ");"
-            "PRAGMA application_id=%d; PRAGMA user_version=%d; COMMIT;",
-            SCHEMA, first_rv, APPLICATION_ID, SCHEMA_VERSION);
+        th_autofree char *sql =
+            th_xasprintf("%sINSERT INTO meta VALUES('compacted_rv', %" PRId64 ");"
+                         "PRAGMA application_id=%d; PRAGMA user_version=%d; COMMIT;",
+                         SCHEMA, first_rv, APPLICATION_ID, SCHEMA_VERSION);
         rc = sqlite3_exec(db->w, sql, NULL, NULL, NULL);
         return rc == SQLITE_OK ? 0 : db_fail(db, db->w, rc, err, "creating the store");
     }
@@ -187,8 +194,10 @@ static int open_writer(struct th_db *db, int64_t first_rv, struct th_err *err)
 {
     TH_TRY(connect_to(db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &db->w, err));
     TH_TRY(check_schema(db, first_rv, err));
-    int rc = sqlite3_exec(db->w, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
-                          "PRAGMA journal_size_limit=8388608", NULL, NULL, NULL);
+    int rc = sqlite3_exec(db->w,
+                          "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
+                          "PRAGMA journal_size_limit=8388608",
+                          NULL, NULL, NULL);
     if (rc != SQLITE_OK) {
         return db_fail(db, db->w, rc, err, "opening the store");
     }
@@ -217,12 +226,16 @@ static int open_reader(struct th_db *db, struct th_err *err)
     TH_TRY(connect_to(db, SQLITE_OPEN_READWRITE, &db->r, err));
     TH_TRY(prepare(db, db->r, "SELECT value FROM meta WHERE name = 'compacted_rv'",
                    &db->r_compacted, err));
-    TH_TRY(prepare(db, db->r, "SELECT rv, op, create_rv, key, value, prev_rv FROM revision"
-                   " WHERE rv > ?1 AND rv <= ?2 ORDER BY rv", &db->r_events, err));
+    TH_TRY(prepare(db, db->r,
+                   "SELECT rv, op, create_rv, key, value, prev_rv FROM revision"
+                   " WHERE rv > ?1 AND rv <= ?2 ORDER BY rv",
+                   &db->r_events, err));
     TH_TRY(prepare(db, db->r, "SELECT rv, op, create_rv, key, value FROM revision WHERE rv = ?1",
                    &db->r_row, err));
-    return prepare(db, db->r, "SELECT max(rv) FROM revision WHERE key >= ?1 AND key < ?2 AND rv <= ?3"
-                   " GROUP BY key ORDER BY key", &db->r_keys, err);
+    return prepare(db, db->r,
+                   "SELECT max(rv) FROM revision WHERE key >= ?1 AND key < ?2 AND rv <= ?3"
+                   " GROUP BY key ORDER BY key",
+                   &db->r_keys, err);
 }
 
 static int row_obj(struct th_db *db, sqlite3_stmt *st, struct th_obj **ret, struct th_err *err)
@@ -244,7 +257,8 @@ static int load(struct th_db *db, th_db_load_fn *fn, void *arg, struct th_err *e
     TH_TRY(prepare(db, db->w,
                    "SELECT r.rv, r.op, r.create_rv, r.key, r.value"
                    " FROM (SELECT max(rv) AS newest FROM revision GROUP BY key) AS n"
-                   " CROSS JOIN revision AS r ON r.rv = n.newest WHERE r.op <> 2", &st, err));
+                   " CROSS JOIN revision AS r ON r.rv = n.newest WHERE r.op <> 2",
+                   &st, err));
     int rc, r = 0;
     while (r == 0 && (rc = sqlite3_step(st)) == SQLITE_ROW) {
         struct th_obj *o;
@@ -272,7 +286,8 @@ static int prepare_file(struct th_db *db, struct th_err *err)
     int r = th_io_lock(lock, 0, &db->lock_fd, err);
     if (r < 0) {
         db->lock_fd = -1;
-        th_wrap(err, r == -TH_R_LOCKED ? "the store is in use by another process" : "locking the store");
+        th_wrap(err,
+                r == -TH_R_LOCKED ? "the store is in use by another process" : "locking the store");
         return r;
     }
     /* Secrets are inside: made by us, since SQLite would make it readable for all. */
@@ -295,7 +310,8 @@ int th_db_open(struct th_db *db, const char *path, int64_t first_rv, th_db_load_
     r = r < 0 ? r : load(db, fn, arg, err);
     if (r == 0) {
         int rc1, rc2, rc3;
-        int64_t compacted = pragma_int(db->w, "SELECT value FROM meta WHERE name = 'compacted_rv'", &rc1);
+        int64_t compacted =
+            pragma_int(db->w, "SELECT value FROM meta WHERE name = 'compacted_rv'", &rc1);
         int64_t newest = pragma_int(db->w, "SELECT max(rv) FROM revision", &rc2);
         db->log_b = pragma_int(db->w, "SELECT log_b FROM revision ORDER BY rv DESC LIMIT 1", &rc3);
         if (rc1 != SQLITE_OK || rc2 != SQLITE_OK || rc3 != SQLITE_OK || compacted <= 0) {
@@ -377,7 +393,8 @@ static int reopen_writer(struct th_db *db, int64_t visible_rv, struct th_err *er
     close_writer(db);
     int r = open_writer(db, visible_rv, err);
     if (r == 0) {
-        th_autofree char *sql = th_xasprintf("DELETE FROM revision WHERE rv > %" PRId64, visible_rv);
+        th_autofree char *sql =
+            th_xasprintf("DELETE FROM revision WHERE rv > %" PRId64, visible_rv);
         int rc = sqlite3_exec(db->w, sql, NULL, NULL, NULL);
         r = rc == SQLITE_OK ? 0 : db_fail(db, db->w, rc, err, "opening the store again");
     }
@@ -448,7 +465,8 @@ int th_db_compact_step(struct th_db *db, int64_t force_rv, int64_t before_ms, in
         return db_fail(db, db->w, rc, err, "compacting the store");
     }
     /* Rows may be missing right below force_rv (compacted by an earlier life); go there anyway. */
-    int64_t to = rc == SQLITE_DONE && seen < max_rows && force_rv > *compacted ? force_rv : *compacted;
+    int64_t to =
+        rc == SQLITE_DONE && seen < max_rows && force_rv > *compacted ? force_rv : *compacted;
     const struct row *r = (const struct row *)(const void *)rows.p;
     if (seen > 0 && r[seen - 1].rv > to) {
         to = r[seen - 1].rv;

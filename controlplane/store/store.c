@@ -1,8 +1,8 @@
 /* The store's front: opening, reading, handing writes to the writer.
  *
- * Reads take the index's lock for reading, count references up and go. A list at an earlier revision
- * begins with the present and undoes the ring's events back to that revision; only when the ring does
- * not reach back far enough is SQLite asked.
+ * Reads take the index's lock for reading, count references up and go. A list at an earlier
+ * revision begins with the present and undoes the ring's events back to that revision; only when
+ * the ring does not reach back far enough is SQLite asked.
  *
  * A caller's thread does what can be done before the queue: sizes are checked and heads are scanned
  * there, so that the one writer has little left to do. A full queue makes callers wait.
@@ -189,7 +189,8 @@ static bool list_first(const struct th_omap *m, const char *prefix, const char *
                                                : th_omap_seek(m, prefix, e);
 }
 
-/* How keys under prefix looked before the ring's events after at_rv: key -> event whose prev is it. */
+/* How keys under prefix looked before the ring's events after at_rv: key -> event whose prev is it.
+ */
 static struct th_omap *undo_since(struct th_store *s, const char *prefix, int64_t at_rv)
 {
     struct th_omap *undo = th_omap_new(NULL);
@@ -242,8 +243,9 @@ int th_store_range(struct th_store *s, const char *prefix, const char *after, si
         x.l.rv = s->rv;
         list_merged(s, prefix, after, NULL, &x);
     } else if (at_rv > s->rv) {
-        r = th_fail(err, TH_R_TIMEOUT, "Timeout: Too large resource version: %" PRId64
-                    ", current: %" PRId64, at_rv, s->rv);
+        r = th_fail(err, TH_R_TIMEOUT,
+                    "Timeout: Too large resource version: %" PRId64 ", current: %" PRId64, at_rv,
+                    s->rv);
         if (err) {
             err->retry_after_s = 1;
         }
@@ -280,8 +282,9 @@ static int prepare(struct th_request *q, struct th_err *err)
             return th_fail(err, TH_R_BAD_REQUEST, "a write of \"%s\" without an object", w->key);
         }
         if (w->n > TH_LIMIT_OBJECT_B) {
-            return th_fail(err, TH_R_TOO_LARGE, "the object is too large: %zu bytes, the limit is %u",
-                           w->n, TH_LIMIT_OBJECT_B);
+            return th_fail(err, TH_R_TOO_LARGE,
+                           "the object is too large: %zu bytes, the limit is %u", w->n,
+                           TH_LIMIT_OBJECT_B);
         }
         TH_TRY(th_head_scan(w->bytes, w->n, &q->heads[i], err));
     }
@@ -306,7 +309,8 @@ static int submit(struct th_store *s, struct th_request *q, struct th_err *err)
     if (closing) {
         q->rc = th_fail(&q->err, TH_R_UNAVAILABLE, "the store is closing");
     } else {
-        pthread_cond_signal(&s->q.cond); /* after unlocking, so that the writer need not wait for us */
+        pthread_cond_signal(
+            &s->q.cond); /* after unlocking, so that the writer need not wait for us */
         while (sem_wait(&q->done) != 0) {
             /* a signal came */
         }
@@ -350,8 +354,8 @@ int th_store_compact(struct th_store *s, int64_t rv, struct th_err *err)
     struct th_request q = {.compact_rv = rv, .err = TH_ERR_INIT};
     int64_t now = th_store_rv(s);
     if (rv > now) {
-        return th_fail(err, TH_R_BAD_REQUEST, "revision %" PRId64 " is in the future: %" PRId64
-                       " is the newest", rv, now);
+        return th_fail(err, TH_R_BAD_REQUEST,
+                       "revision %" PRId64 " is in the future: %" PRId64 " is the newest", rv, now);
     }
     return rv <= th_store_compacted_rv(s) ? 0 : submit(s, &q, err);
 }
@@ -362,8 +366,11 @@ void th_store_stats(struct th_store *s, struct th_store_stats *ret)
     size_t watchers = s->hub.watchers;
     pthread_mutex_unlock(&s->hub.lock);
     pthread_rwlock_rdlock(&s->lock);
-    *ret = (struct th_store_stats){.keys = th_omap_count(s->index), .bytes = s->bytes,
-                                   .watchers = watchers, .commits = s->commits, .rows = s->rows,
+    *ret = (struct th_store_stats){.keys = th_omap_count(s->index),
+                                   .bytes = s->bytes,
+                                   .watchers = watchers,
+                                   .commits = s->commits,
+                                   .rows = s->rows,
                                    .events = s->events,
                                    .read_only = __atomic_load_n(&s->read_only, __ATOMIC_RELAXED)};
     pthread_rwlock_unlock(&s->lock);

@@ -14,8 +14,8 @@ struct th_store;
 
 /* One immutable revision of one object; reference-counted, shared by everybody. */
 struct th_obj {
-    uint32_t refs;     /* atomic; th_obj_ref/unref only */
-    uint32_t n;        /* bytes */
+    uint32_t refs; /* atomic; th_obj_ref/unref only */
+    uint32_t n;    /* bytes */
     int64_t rv;
     int64_t create_rv; /* revision that created this key */
     const char *key;   /* NUL-terminated, inside the same allocation */
@@ -32,13 +32,16 @@ TH_DEFINE_AUTO(th_obj, th_obj_unref)
 bool th_obj_label(const struct th_obj *o, const char *key, struct th_str *ret_value);
 
 struct th_store_opts {
-    const char *path;          /* SQLite file; NULL keeps everything in memory (bare mode, tests) */
-    int64_t history_max_age_ms; /* compaction: revisions older than this and not newest go; 0: default 24 h */
+    const char *path; /* SQLite file; NULL keeps everything in memory (bare mode, tests) */
+    int64_t history_max_age_ms; /* compaction: revisions older than this and not newest go; 0:
+                                   default 24 h */
     int64_t history_max_b;      /* and when history exceeds this; 0: default 256 MiB */
     int64_t first_rv;           /* of an empty store; 0: 1 */
 };
-int th_store_open(const struct th_store_opts *opts, struct th_store **ret, struct th_err *err) TH_MUST_USE;
-void th_store_close(struct th_store *s); /* waits for queued writes; watches must be closed before */
+int th_store_open(const struct th_store_opts *opts, struct th_store **ret,
+                  struct th_err *err) TH_MUST_USE;
+void th_store_close(
+    struct th_store *s); /* waits for queued writes; watches must be closed before */
 
 int64_t th_store_rv(struct th_store *s); /* newest visible revision */
 /* Newest revision of key, a new reference, or NULL. */
@@ -52,8 +55,8 @@ struct th_store_list {
     struct th_obj **objs; /* references */
     size_t n;
     int64_t rv;
-    bool more;            /* limit reached and keys remain */
-    size_t remaining;     /* how many remain, when more */
+    bool more;        /* limit reached and keys remain */
+    size_t remaining; /* how many remain, when more */
 };
 int th_store_range(struct th_store *s, const char *prefix, const char *after, size_t limit,
                    int64_t at_rv, struct th_store_list *ret, struct th_err *err) TH_MUST_USE;
@@ -64,7 +67,8 @@ enum th_store_op { TH_STORE_CREATE, TH_STORE_UPDATE, TH_STORE_DELETE };
 struct th_store_write {
     enum th_store_op op;
     const char *key;
-    const char *bytes; /* object without resourceVersion; for DELETE the final state (shown to watchers) or NULL */
+    const char *bytes; /* object without resourceVersion; for DELETE the final state (shown to
+                          watchers) or NULL */
     size_t n;
     int64_t expect_rv; /* UPDATE, DELETE: the revision that was read; 0: any */
 };

@@ -66,8 +66,8 @@ struct th_request {
     size_t n;
     int64_t compact_rv; /* > 0: a request for compaction, n is 0 */
     struct th_pending *pend;
-    bool staged;        /* has a place in the batch */
-    bool on_pending;    /* its precondition failed because of a write of this batch */
+    bool staged;     /* has a place in the batch */
+    bool on_pending; /* its precondition failed because of a write of this batch */
     int rc;
     struct th_err err;
     sem_t done;
@@ -81,9 +81,9 @@ struct th_db {
     int lock_fd;
     struct sqlite3 *w;
     struct sqlite3_stmt *insert, *begin, *commit, *rollback, *peek, *erase, *set_compacted;
-    int64_t log_b;            /* bytes of all values ever written (column log_b of the newest row) */
-    bool reopen;              /* an I/O error: open anew before the next write */
-    int fail_rc, fail_n;      /* tests: the next fail_n commits end with this result code */
+    int64_t log_b;       /* bytes of all values ever written (column log_b of the newest row) */
+    bool reopen;         /* an I/O error: open anew before the next write */
+    int fail_rc, fail_n; /* tests: the next fail_n commits end with this result code */
     pthread_mutex_t read_lock;
     struct sqlite3 *r;
     struct sqlite3_stmt *r_events, *r_row, *r_keys, *r_compacted;
@@ -129,7 +129,7 @@ struct th_store {
     pthread_rwlock_t lock;
     struct th_omap *index; /* key -> struct th_obj, newest, without deleted ones */
     struct th_ring ring;
-    int64_t rv;            /* newest visible */
+    int64_t rv; /* newest visible */
     int64_t compacted_rv;
     size_t bytes;
     uint64_t commits, rows, events;
@@ -149,8 +149,8 @@ struct th_store {
     struct th_clock_watch clock_watch;
     /* the writer's own */
     int64_t next_rv;
-    struct th_hmap staged; /* key -> newest struct th_pending of the batch */
-    int64_t compact_at_ms; /* monotonic */
+    struct th_hmap staged;         /* key -> newest struct th_pending of the batch */
+    int64_t compact_at_ms;         /* monotonic */
     struct th_request *compacting; /* waiting for compaction to reach their revision */
 };
 void *th_store_writer_main(void *store);

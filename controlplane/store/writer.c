@@ -1,22 +1,23 @@
 /* The writer: one thread, one transaction for all that waits.
  *
- * Problem: an fsync costs 0.3 ms and more; thirty clients that write at once must share it, and each
- * must still see its own precondition checked against everything before it.
- * Design: callers put requests into a queue and sleep. The writer takes what is there (up to
- * TH_LIMIT_COMMIT_ROWS rows), checks and stages request after request against the index and what is
- * staged already, writes all rows in one transaction, and only then publishes: index and ring under the
- * write lock, then every watcher, in the order of revisions, then the callers wake. While it waits for
- * the disk, the next batch gathers by itself; there is no timer.
+ * Problem: an fsync costs 0.3 ms and more; thirty clients that write at once must share it, and
+ * each must still see its own precondition checked against everything before it. Design: callers
+ * put requests into a queue and sleep. The writer takes what is there (up to TH_LIMIT_COMMIT_ROWS
+ * rows), checks and stages request after request against the index and what is staged already,
+ * writes all rows in one transaction, and only then publishes: index and ring under the write lock,
+ * then every watcher, in the order of revisions, then the callers wake. While it waits for the
+ * disk, the next batch gathers by itself; there is no timer.
  *
- * A write has one revision; the writes of one atomic request have neighbouring ones and become visible
- * together.
+ * A write has one revision; the writes of one atomic request have neighbouring ones and become
+ * visible together.
  *
- * When the transaction fails, the staged objects are dropped, next_rv goes back, and every request of
- * the batch fails with the same reason. So does a request that had been refused because of a write in
- * this batch: what it was told would not be true. Nothing sticks: the next batch tries again.
+ * When the transaction fails, the staged objects are dropped, next_rv goes back, and every request
+ * of the batch fails with the same reason. So does a request that had been refused because of a
+ * write in this batch: what it was told would not be true. Nothing sticks: the next batch tries
+ * again.
  *
- * Compaction is done between batches in small steps, so that no write waits for more than one of them.
- * Revisions that are given up by a failed batch are used again; nobody has seen them.
+ * Compaction is done between batches in small steps, so that no write waits for more than one of
+ * them. Revisions that are given up by a failed batch are used again; nobody has seen them.
  */
 #include "base/log.h"
 #include "controlplane/store/store_priv.h"
@@ -56,7 +57,8 @@ static int check(const struct th_store_write *w, const struct th_obj *cur, struc
         return th_fail(err, TH_R_NOT_FOUND, "\"%s\" not found", w->key);
     }
     if (w->expect_rv != 0 && w->expect_rv != cur->rv) {
-        return th_fail(err, TH_R_CONFLICT, "the object has been modified; please apply your changes "
+        return th_fail(err, TH_R_CONFLICT,
+                       "the object has been modified; please apply your changes "
                        "to the latest version and try again");
     }
     return 0;
@@ -74,9 +76,9 @@ static int stage_one(struct th_store *s, struct th_request *q, size_t i, struct 
     }
     static const enum th_event_type types[] = {TH_EV_ADDED, TH_EV_MODIFIED, TH_EV_DELETED};
     int64_t rv = s->next_rv++;
-    struct th_obj *o = w->bytes
-                           ? th_obj_new(w->key, &q->heads[i], w->bytes, w->n, rv, cur ? cur->create_rv : rv)
-                           : th_obj_restamp(cur, rv);
+    struct th_obj *o =
+        w->bytes ? th_obj_new(w->key, &q->heads[i], w->bytes, w->n, rv, cur ? cur->create_rv : rv)
+                 : th_obj_restamp(cur, rv);
     p->op = w->op;
     p->ev = th_event_new(types[w->op], rv, o, th_obj_ref(cur));
     p->key = o->key;

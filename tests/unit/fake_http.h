@@ -1,7 +1,7 @@
 #ifndef TH_TEST_FAKE_HTTP_H
 #define TH_TEST_FAKE_HTTP_H
-/* A tiny HTTP/1.1 server for tests: a thread per connection, plain sockets, and a handler that writes
- * whatever bytes it likes, torn answers included. */
+/* A tiny HTTP/1.1 server for tests: a thread per connection, plain sockets, and a handler that
+ * writes whatever bytes it likes, torn answers included. */
 #include "base/buf.h"
 
 #include <arpa/inet.h>
@@ -32,7 +32,7 @@ struct fake {
     pthread_cond_t cond;
     int conns[256];
     pthread_t threads[256];
-    size_t n;        /* connections so far */
+    size_t n; /* connections so far */
     size_t requests;
     bool stop;
 };
@@ -62,8 +62,8 @@ static inline bool fake_puts(int fd, const char *s)
 static inline bool fake_answer(int fd, int status, const char *type, const char *body)
 {
     th_autofree char *head =
-        th_xasprintf("HTTP/1.1 %d X\r\nContent-Type: %s\r\nContent-Length: %zu\r\n\r\n%s", status, type,
-                     strlen(body), body);
+        th_xasprintf("HTTP/1.1 %d X\r\nContent-Type: %s\r\nContent-Length: %zu\r\n\r\n%s", status,
+                     type, strlen(body), body);
     return fake_puts(fd, head);
 }
 

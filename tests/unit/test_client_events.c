@@ -61,8 +61,10 @@ static void rec_done(struct rec *r)
 
 static struct th_json *pod(const char *name)
 {
-    return th_json_build("{'kind':'Pod','apiVersion':'v1','metadata':{'name':%s,'namespace':'ns','uid':'u',"
-                         "'resourceVersion':'12'}}", name);
+    return th_json_build(
+        "{'kind':'Pod','apiVersion':'v1','metadata':{'name':%s,'namespace':'ns','uid':'u',"
+        "'resourceVersion':'12'}}",
+        name);
 }
 
 static void an_event_says_what_upstreams_says(void **state)
@@ -71,10 +73,12 @@ static void an_event_says_what_upstreams_says(void **state)
     struct rec r;
     rec_init(&r);
     TH_AUTO(th_json) struct th_json *p = pod("web");
-    TH_AUTO(th_json) struct th_json *node = th_json_build(
-        "{'kind':'Node','apiVersion':'v1','metadata':{'name':'n1','uid':'n1'}}");
+    TH_AUTO(th_json)
+    struct th_json *node =
+        th_json_build("{'kind':'Node','apiVersion':'v1','metadata':{'name':'n1','uid':'n1'}}");
     struct th_recorder *e = th_recorder_new(&r.base, "kubelet", "n1");
-    th_event_record_at(e, p, "spec.containers{web}", "Normal", "Pulled", "Image \"%s\" present", "x:1");
+    th_event_record_at(e, p, "spec.containers{web}", "Normal", "Pulled", "Image \"%s\" present",
+                       "x:1");
     th_event_record(e, node, "Warning", "Rebooted", "boot");
     th_recorder_free(e); /* writes what is queued */
     assert_int_equal(r.n, 2);
@@ -85,19 +89,29 @@ static void an_event_says_what_upstreams_says(void **state)
     assert_true(th_startswith(name, "web."));
     assert_int_equal(strlen(name), 4 + 16);
     static const char *const want[][2] = {
-        {"kind", "Event"}, {"metadata.namespace", "ns"}, {"involvedObject.kind", "Pod"},
-        {"involvedObject.name", "web"}, {"involvedObject.uid", "u"},
-        {"involvedObject.resourceVersion", "12"}, {"involvedObject.apiVersion", "v1"},
-        {"involvedObject.fieldPath", "spec.containers{web}"}, {"reason", "Pulled"},
-        {"message", "Image \"x:1\" present"}, {"source.component", "kubelet"}, {"source.host", "n1"},
-        {"type", "Normal"}, {"reportingComponent", "kubelet"}, {"reportingInstance", "n1"},
+        {"kind", "Event"},
+        {"metadata.namespace", "ns"},
+        {"involvedObject.kind", "Pod"},
+        {"involvedObject.name", "web"},
+        {"involvedObject.uid", "u"},
+        {"involvedObject.resourceVersion", "12"},
+        {"involvedObject.apiVersion", "v1"},
+        {"involvedObject.fieldPath", "spec.containers{web}"},
+        {"reason", "Pulled"},
+        {"message", "Image \"x:1\" present"},
+        {"source.component", "kubelet"},
+        {"source.host", "n1"},
+        {"type", "Normal"},
+        {"reportingComponent", "kubelet"},
+        {"reportingInstance", "n1"},
     };
     for (size_t i = 0; i < TH_ARRAY_LEN(want); i++) {
         assert_string_equal(th_json_path_str(b, want[i][0]), want[i][1]);
     }
     assert_int_equal(th_json_path_int(b, "count", 0), 1);
     assert_non_null(th_json_path_str(b, "firstTimestamp"));
-    assert_string_equal(r.v[1].path, "/api/v1/namespaces/default/events"); /* cluster-scoped objects */
+    assert_string_equal(r.v[1].path,
+                        "/api/v1/namespaces/default/events"); /* cluster-scoped objects */
     rec_done(&r);
 }
 
@@ -165,7 +179,8 @@ static void a_flood_is_aggregated_and_then_cut(void **state)
         bool folded = i >= 9;
         assert_string_equal(r.v[i].method, i <= 9 ? "POST" : "PATCH");
         assert_int_equal(th_startswith(th_json_path_str(r.v[i].body, "message"),
-                                       "(combined from similar events): message"), folded);
+                                       "(combined from similar events): message"),
+                         folded);
     }
     assert_int_equal(th_json_path_int(r.v[24].body, "count", 0), 16);
     rec_done(&r);
@@ -178,7 +193,8 @@ static void a_refused_event_is_dropped(void **state)
     rec_init(&r);
     TH_AUTO(th_json) struct th_json *a = pod("a");
     r.fail_status = 403;
-    r.fail_body = "{\"kind\":\"Status\",\"reason\":\"Forbidden\",\"message\":\"being terminated\",\"code\":403}";
+    r.fail_body = "{\"kind\":\"Status\",\"reason\":\"Forbidden\",\"message\":\"being "
+                  "terminated\",\"code\":403}";
     struct th_recorder *e = th_recorder_new(&r.base, "x", "h");
     th_event_record(e, a, "Normal", "R", "m");
     th_event_record(e, a, "Normal", "R", "m");

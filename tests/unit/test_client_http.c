@@ -69,8 +69,8 @@ static void verbs_become_requests(void **state)
           "application/apply-patch+yaml", "{\"a\":1}");
     p = (struct th_patch_opts){.kind = TH_PATCH_STRATEGIC, .dry_run = true};
     assert_int_equal(th_client_patch(c, TH_GVR_NODES, NULL, "n", "status", &p, obj, &o, NULL), 0);
-    check(&o, "PATCH", "/api/v1/nodes/n/status?dryRun=All", "application/strategic-merge-patch+json",
-          "{\"a\":1}");
+    check(&o, "PATCH", "/api/v1/nodes/n/status?dryRun=All",
+          "application/strategic-merge-patch+json", "{\"a\":1}");
     struct th_delete_opts d = {.propagation = "Foreground", .grace_s = 0, .uid = "u"};
     assert_int_equal(th_client_delete(c, TH_GVR_PODS, "ns", "p", &d, &o, NULL), 0);
     check(&o, "DELETE", "/api/v1/namespaces/ns/pods/p", "application/json",
@@ -92,7 +92,8 @@ static void a_unix_socket_says_who_we_are(void **state)
     struct fake f;
     fake_start(&f, echo, NULL, path);
     static const char *const groups[] = {"system:nodes", "g2", NULL};
-    struct th_client_http_opts o = {.unix_socket = path, .as_user = "system:node:n", .as_groups = groups};
+    struct th_client_http_opts o = {
+        .unix_socket = path, .as_user = "system:node:n", .as_groups = groups};
     struct th_client *c;
     assert_int_equal(th_client_new_http(&o, &c, NULL), 0);
     TH_AUTO(th_json) struct th_json *r = NULL;
@@ -115,12 +116,13 @@ static bool refuse(struct fake *f, int fd, const struct fake_req *q)
 {
     (void)f;
     if (strstr(q->path, "/invalid")) {
-        return fake_json(fd, 422,
-                         "{\"kind\":\"Status\",\"status\":\"Failure\",\"message\":\"Pod \\\"x\\\" is invalid\","
-                         "\"reason\":\"Invalid\",\"details\":{\"name\":\"x\",\"kind\":\"Pod\",\"group\":\"g\","
-                         "\"uid\":\"u\",\"retryAfterSeconds\":7,\"causes\":[{\"reason\":\"FieldValueRequired\","
-                         "\"message\":\"Required value\",\"field\":\"spec.a\"},{\"message\":\"m2\"}]},"
-                         "\"code\":422}");
+        return fake_json(
+            fd, 422,
+            "{\"kind\":\"Status\",\"status\":\"Failure\",\"message\":\"Pod \\\"x\\\" is invalid\","
+            "\"reason\":\"Invalid\",\"details\":{\"name\":\"x\",\"kind\":\"Pod\",\"group\":\"g\","
+            "\"uid\":\"u\",\"retryAfterSeconds\":7,\"causes\":[{\"reason\":\"FieldValueRequired\","
+            "\"message\":\"Required value\",\"field\":\"spec.a\"},{\"message\":\"m2\"}]},"
+            "\"code\":422}");
     }
     if (strstr(q->path, "/plain")) {
         return fake_answer(fd, 502, "text/plain", "bad gateway\n");
@@ -195,16 +197,20 @@ static bool serve_pages(struct fake *f, int fd, const struct fake_req *q)
     snprintf(p->seen[p->n++ % 8], sizeof(p->seen[0]), "%s", q->path);
     if (!strstr(q->path, "limit=500")) {
         p->whole++;
-        return fake_json(fd, 200, "{\"kind\":\"PodList\",\"apiVersion\":\"v1\",\"metadata\":{\"resourceVersion\":"
-                                  "\"99\"},\"items\":[{\"w\":1},{\"w\":2}]}");
+        return fake_json(
+            fd, 200,
+            "{\"kind\":\"PodList\",\"apiVersion\":\"v1\",\"metadata\":{\"resourceVersion\":"
+            "\"99\"},\"items\":[{\"w\":1},{\"w\":2}]}");
     }
     if (page == p->expire_at) {
-        return fake_json(fd, 410, "{\"kind\":\"Status\",\"reason\":\"Expired\",\"message\":\"too old\",\"code\":410}");
+        return fake_json(
+            fd, 410,
+            "{\"kind\":\"Status\",\"reason\":\"Expired\",\"message\":\"too old\",\"code\":410}");
     }
-    th_autofree char *body = th_xasprintf(
-        "{\"kind\":\"PodList\",\"metadata\":{\"resourceVersion\":\"7\"%s%d%s},\"items\":[{\"n\":%d},{\"n\":%d}]}",
-        page < 3 ? ",\"continue\":\"" : ",\"x\":\"", page + 1, "\",\"remainingItemCount\":3", page * 10,
-        page * 10 + 1);
+    th_autofree char *body = th_xasprintf("{\"kind\":\"PodList\",\"metadata\":{\"resourceVersion\":"
+                                          "\"7\"%s%d%s},\"items\":[{\"n\":%d},{\"n\":%d}]}",
+                                          page < 3 ? ",\"continue\":\"" : ",\"x\":\"", page + 1,
+                                          "\",\"remainingItemCount\":3", page * 10, page * 10 + 1);
     return fake_json(fd, 200, body);
 }
 
@@ -221,7 +227,8 @@ static void lists_are_read_page_by_page(void **state)
     assert_int_equal(th_json_path_int(l, "items[5].n", 0), 31);
     assert_false(th_json_has(th_json_get(l, "metadata"), "continue"));
     assert_false(th_json_has(th_json_get(l, "metadata"), "remainingItemCount"));
-    assert_string_equal(p.seen[1], "/api/v1/pods?labelSelector=a%20in%20%28b%2Cc%29&limit=500&continue=2");
+    assert_string_equal(p.seen[1],
+                        "/api/v1/pods?labelSelector=a%20in%20%28b%2Cc%29&limit=500&continue=2");
     th_json_unref(th_steal(&l));
     p.expire_at = 3;
     assert_int_equal(th_client_list(c, TH_GVR_PODS, NULL, NULL, NULL, &l, NULL), 0);
@@ -286,7 +293,8 @@ static void bodies_stream_in_and_out(void **state)
     struct th_client *c = connect_to(&f);
     struct sink s = {0};
     int status = 0;
-    struct th_raw_req q = {.method = "GET", .path = "/logs?follow=true", .on_data = on_data, .arg = &s};
+    struct th_raw_req q = {
+        .method = "GET", .path = "/logs?follow=true", .on_data = on_data, .arg = &s};
     assert_int_equal(th_client_raw(c, &q, &status, NULL, NULL), 0);
     assert_int_equal(status, 200);
     assert_int_equal(s.n, 5000);
@@ -294,8 +302,11 @@ static void bodies_stream_in_and_out(void **state)
     assert_int_equal(th_client_raw(c, &q, &status, NULL, NULL), 0); /* stopping is no failure */
     int left = 20;
     th_autobuf struct th_buf body = TH_BUF_INIT;
-    q = (struct th_raw_req){.method = "POST", .path = "/load", .content_type = "application/x-tar",
-                            .in_fn = feed, .arg = &left};
+    q = (struct th_raw_req){.method = "POST",
+                            .path = "/load",
+                            .content_type = "application/x-tar",
+                            .in_fn = feed,
+                            .arg = &left};
     assert_int_equal(th_client_raw(c, &q, &status, &body, NULL), 0);
     TH_AUTO(th_json) struct th_json *o = NULL;
     assert_int_equal(th_json_parse(body.p, body.n, NULL, &o, NULL), 0);
@@ -317,7 +328,9 @@ static bool versions(struct fake *f, int fd, const struct fake_req *q)
         return fake_json(fd, 200, s);
     }
     if ((*puts)++ < 2) {
-        return fake_json(fd, 409, "{\"kind\":\"Status\",\"reason\":\"Conflict\",\"message\":\"c\",\"code\":409}");
+        return fake_json(
+            fd, 409,
+            "{\"kind\":\"Status\",\"reason\":\"Conflict\",\"message\":\"c\",\"code\":409}");
     }
     return fake_json(fd, 200, q->body);
 }
@@ -339,10 +352,12 @@ static void a_conflict_is_tried_again_on_the_newest_state(void **state)
     fake_start(&f, versions, &puts, NULL);
     struct th_client *c = connect_to(&f);
     TH_AUTO(th_json) struct th_json *o = NULL;
-    assert_int_equal(th_client_modify(c, TH_GVR_PODS, "n", "p", NULL, add_hundred, &calls, &o, NULL), 1);
+    assert_int_equal(
+        th_client_modify(c, TH_GVR_PODS, "n", "p", NULL, add_hundred, &calls, &o, NULL), 1);
     assert_int_equal(th_json_path_int(o, "n", 0), 102);
     assert_int_equal(calls, 3);
-    assert_int_equal(th_client_modify(c, TH_GVR_PODS, "n", "p", NULL, add_hundred, &calls, NULL, NULL), 0);
+    assert_int_equal(
+        th_client_modify(c, TH_GVR_PODS, "n", "p", NULL, add_hundred, &calls, NULL, NULL), 0);
     assert_int_equal(puts, 3);
     th_client_free(c);
     fake_stop(&f);
@@ -351,10 +366,12 @@ static void a_conflict_is_tried_again_on_the_newest_state(void **state)
 static void owners(void **state)
 {
     (void)state;
-    TH_AUTO(th_json) struct th_json *rs = th_json_build(
+    TH_AUTO(th_json)
+    struct th_json *rs = th_json_build(
         "{'apiVersion':'apps/v1','kind':'ReplicaSet','metadata':{'name':'r','uid':'u1'}}");
-    TH_AUTO(th_json) struct th_json *pod = th_json_build(
-        "{'metadata':{'ownerReferences':[{'uid':'u0'},%o]}}", th_owner_ref_build(rs, true, true));
+    TH_AUTO(th_json)
+    struct th_json *pod = th_json_build("{'metadata':{'ownerReferences':[{'uid':'u0'},%o]}}",
+                                        th_owner_ref_build(rs, true, true));
     assert_string_equal(th_controller_uid(pod), "u1");
     assert_null(th_controller_of(rs));
     assert_null(th_controller_uid(rs));

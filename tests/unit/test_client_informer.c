@@ -1,5 +1,5 @@
-/* Informers against a scripted server: torn and slow streams, forgotten revisions, objects that vanish
- * while nobody watched, stopping at any moment. */
+/* Informers against a scripted server: torn and slow streams, forgotten revisions, objects that
+ * vanish while nobody watched, stopping at any moment. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,22 +9,24 @@
 #include "controlplane/client/client_priv.h"
 #include "fake_http.h"
 
-#define POD(name, rv, extra)                                                                        \
-    "{\"kind\":\"Pod\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":\"" name "\",\"namespace\":\"d\","  \
+#define POD(name, rv, extra)                                                                       \
+    "{\"kind\":\"Pod\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":\"" name                       \
+    "\",\"namespace\":\"d\","                                                                      \
     "\"resourceVersion\":\"" rv "\"" extra "}}"
 #define EV(type, obj) "{\"type\":\"" type "\",\"object\":" obj "}\n"
-#define LIST(rv, items)                                                                             \
-    "{\"kind\":\"PodList\",\"apiVersion\":\"v1\",\"metadata\":{\"resourceVersion\":\"" rv "\"},\"items\":["  \
-    items "]}"
-#define GONE                                                                                        \
-    "{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"status\":\"Failure\",\"message\":\"too old resource version: 1 (9)\","  \
+#define LIST(rv, items)                                                                            \
+    "{\"kind\":\"PodList\",\"apiVersion\":\"v1\",\"metadata\":{\"resourceVersion\":\"" rv          \
+    "\"},\"items\":[" items "]}"
+#define GONE                                                                                       \
+    "{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"status\":\"Failure\",\"message\":\"too old "     \
+    "resource version: 1 (9)\","                                                                   \
     "\"reason\":\"Expired\",\"code\":410}"
 
 /* One step of the script answers one request: a list or a watch that must ask for `rv`. */
 struct step {
-    const char *rv;    /* NULL: a list is expected */
-    const char *text;  /* the list, or what the watch sends */
-    int status;        /* 0: 200 */
+    const char *rv;                            /* NULL: a list is expected */
+    const char *text;                          /* the list, or what the watch sends */
+    int status;                                /* 0: 200 */
     enum { CLOSE, END, HANG, TEAR, SLOW } how; /* after the text of a watch */
 };
 
@@ -162,8 +164,8 @@ static void begin(struct world *w, const struct step *steps, size_t n)
     th_autofree char *url = th_xasprintf("http://127.0.0.1:%d", w->f.port);
     struct th_client_http_opts ho = {.server = url};
     assert_int_equal(th_client_new_http(&ho, &w->c, NULL), 0);
-    struct th_informer_opts o = {.gvr = TH_GVR_PODS, .on_event = on_event, .on_synced = on_synced,
-                                 .arg = &w->s};
+    struct th_informer_opts o = {
+        .gvr = TH_GVR_PODS, .on_event = on_event, .on_synced = on_synced, .arg = &w->s};
     assert_int_equal(th_informer_start(w->c, &o, &w->i, NULL), 0);
 }
 
@@ -180,10 +182,15 @@ static void the_cache_follows_list_and_watch(void **state)
 {
     (void)state;
     static const struct step steps[] = {
-        {NULL, LIST("5", "{\"metadata\":{\"name\":\"a\",\"namespace\":\"d\",\"resourceVersion\":\"3\"}}," POD("b", "4", "")),
+        {NULL,
+         LIST("5",
+              "{\"metadata\":{\"name\":\"a\",\"namespace\":\"d\",\"resourceVersion\":\"3\"}}," POD(
+                  "b", "4", "")),
          0, CLOSE},
-        {"5", EV("ADDED", POD("c", "6", "")) EV("MODIFIED", POD("a", "7", "")) EV("DELETED", POD("b", "8", "")), 0,
-         HANG},
+        {"5",
+         EV("ADDED", POD("c", "6", "")) EV("MODIFIED", POD("a", "7", ""))
+             EV("DELETED", POD("b", "8", "")),
+         0, HANG},
     };
     struct world w;
     begin(&w, steps, TH_ARRAY_LEN(steps));
@@ -202,14 +209,18 @@ static void torn_streams_go_on_where_they_were(void **state)
 {
     (void)state;
     static const char bookmark[] =
-        EV("BOOKMARK", "{\"kind\":\"Pod\",\"apiVersion\":\"v1\",\"metadata\":{\"resourceVersion\":\"20\"}}");
+        EV("BOOKMARK",
+           "{\"kind\":\"Pod\",\"apiVersion\":\"v1\",\"metadata\":{\"resourceVersion\":\"20\"}}");
     static const struct step steps[] = {
         {NULL, "", 0, TEAR},
-        {NULL, "{\"kind\":\"Status\",\"message\":\"not yet\",\"reason\":\"ServiceUnavailable\",\"code\":503}", 503, CLOSE},
+        {NULL,
+         "{\"kind\":\"Status\",\"message\":\"not "
+         "yet\",\"reason\":\"ServiceUnavailable\",\"code\":503}",
+         503, CLOSE},
         {NULL, LIST("5", ""), 0, CLOSE},
-        {"5", EV("ADDED", POD("a", "6", "")), 0, TEAR},     /* half a line is no event */
-        {"6", EV("ADDED", POD("b", "7", "")), 0, CLOSE},    /* broken off */
-        {"7", bookmark, 0, END},                            /* ended as it should */
+        {"5", EV("ADDED", POD("a", "6", "")), 0, TEAR},      /* half a line is no event */
+        {"6", EV("ADDED", POD("b", "7", "")), 0, CLOSE},     /* broken off */
+        {"7", bookmark, 0, END},                             /* ended as it should */
         {"20", EV("MODIFIED", POD("b", "21", "")), 0, SLOW}, /* byte by byte */
     };
     struct world w;
@@ -225,7 +236,8 @@ static void a_forgotten_revision_means_listing_again(void **state)
         {NULL, LIST("5", POD("a", "2", "") "," POD("b", "3", "") "," POD("c", "4", "")), 0, CLOSE},
         {"5", EV("ERROR", GONE), 0, END},
         /* b vanished, c changed, d is new, a is as it was */
-        {NULL, LIST("30", POD("a", "2", "") "," POD("c", "28", "") "," POD("d", "29", "")), 0, CLOSE},
+        {NULL, LIST("30", POD("a", "2", "") "," POD("c", "28", "") "," POD("d", "29", "")), 0,
+         CLOSE},
         {"30", GONE, 410, CLOSE},
         {NULL, LIST("40", POD("d", "29", "")), 0, CLOSE},
         {"40", "", 0, HANG},
@@ -263,11 +275,16 @@ static bool count(void *arg, struct th_json *obj)
 static void owners_and_namespaces_are_indexed(void **state)
 {
     (void)state;
-#define OWNED(uid) ",\"ownerReferences\":[{\"uid\":\"x\"},{\"uid\":\"" uid "\",\"controller\":true}]"
+#define OWNED(uid)                                                                                 \
+    ",\"ownerReferences\":[{\"uid\":\"x\"},{\"uid\":\"" uid "\",\"controller\":true}]"
     static const struct step steps[] = {
-        {NULL, LIST("5", POD("a", "2", OWNED("u1")) "," POD("b", "3", OWNED("u1")) "," POD("c", "4", OWNED("u2"))
-                         ",{\"metadata\":{\"name\":\"z\",\"namespace\":\"dd\",\"resourceVersion\":\"1\"}}"), 0, CLOSE},
-        {"5", EV("MODIFIED", POD("b", "6", OWNED("u2"))) EV("DELETED", POD("c", "7", OWNED("u2"))), 0, HANG},
+        {NULL,
+         LIST("5", POD("a", "2", OWNED("u1")) "," POD("b", "3", OWNED("u1")) "," POD(
+                       "c", "4", OWNED("u2")) ",{\"metadata\":{\"name\":\"z\",\"namespace\":\"dd\","
+                                              "\"resourceVersion\":\"1\"}}"),
+         0, CLOSE},
+        {"5", EV("MODIFIED", POD("b", "6", OWNED("u2"))) EV("DELETED", POD("c", "7", OWNED("u2"))),
+         0, HANG},
     };
     struct world w;
     begin(&w, steps, TH_ARRAY_LEN(steps));
@@ -298,9 +315,10 @@ static bool big_stream(struct fake *f, int fd, const struct fake_req *q)
     pad[300000] = '\0';
     fake_stream(fd);
     for (int i = 0; i < 30; i++) {
-        th_autofree char *line = th_xasprintf(
-            "{\"type\":\"ADDED\",\"object\":{\"kind\":\"Pod\",\"metadata\":{\"name\":\"p%d\",\"namespace\":\"d\","
-            "\"resourceVersion\":\"%d\"},\"x\":\"%s\"}}\n", i, i + 2, pad);
+        th_autofree char *line = th_xasprintf("{\"type\":\"ADDED\",\"object\":{\"kind\":\"Pod\","
+                                              "\"metadata\":{\"name\":\"p%d\",\"namespace\":\"d\","
+                                              "\"resourceVersion\":\"%d\"},\"x\":\"%s\"}}\n",
+                                              i, i + 2, pad);
         if (!fake_chunk(fd, line)) {
             return false;
         }

@@ -1,6 +1,6 @@
 /* The store's behaviour without crashes and threads: preconditions, atomicity, stamping, lists,
- * watches, compaction, reopening, damage. Every case runs against memory and against SQLite where both
- * must agree. */
+ * watches, compaction, reopening, damage. Every case runs against memory and against SQLite where
+ * both must agree. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -49,7 +49,8 @@ static int put(struct th_store *s, enum th_store_op op, const char *key, const c
                int64_t expect, struct th_obj **ret)
 {
     th_autofree char *text = th_xasprintf("{\"metadata\":{\"name\":\"x\",\"uid\":\"u\",\"labels\":"
-                                          "{\"app\":\"%s\"}},\"data\":\"%s\"}", data, data);
+                                          "{\"app\":\"%s\"}},\"data\":\"%s\"}",
+                                          data, data);
     bool bare = op == TH_STORE_DELETE;
     struct th_store_write w = {op, key, bare ? NULL : text, bare ? 0 : strlen(text), expect};
     struct th_obj *o = NULL;
@@ -93,17 +94,19 @@ static void resource_version_is_put_where_it_belongs(void **state)
         {"{\"metadata\":{\"uid\":\"u\",\"resourceVersion\":null}}",
          "{\"metadata\":{\"uid\":\"u\",\"resourceVersion\":\"42\"}}"},
         /* Traps: the names in strings, in other objects, behind escaped quotes. */
-        {"{\"spec\":{\"metadata\":{\"resourceVersion\":\"1\"}},\"a\":\"\\\\\",\"b\":\"\\\"metadata\\\":{\","
+        {"{\"spec\":{\"metadata\":{\"resourceVersion\":\"1\"}},\"a\":\"\\\\\",\"b\":"
+         "\"\\\"metadata\\\":{\","
          "\"metadata\":{\"annotations\":{\"resourceVersion\":\"9\",\"uid\":\"z\"},\"uid\":\"u\"}}",
-         "{\"spec\":{\"metadata\":{\"resourceVersion\":\"1\"}},\"a\":\"\\\\\",\"b\":\"\\\"metadata\\\":{\","
+         "{\"spec\":{\"metadata\":{\"resourceVersion\":\"1\"}},\"a\":\"\\\\\",\"b\":"
+         "\"\\\"metadata\\\":{\","
          "\"metadata\":{\"annotations\":{\"resourceVersion\":\"9\",\"uid\":\"z\"},\"uid\":\"u\","
          "\"resourceVersion\":\"42\"}}"},
     };
     for (size_t i = 0; i < TH_ARRAY_LEN(cases); i++) {
         struct th_head h;
         assert_int_equal(th_head_scan(cases[i][0], strlen(cases[i][0]), &h, NULL), 0);
-        TH_AUTO(th_obj) struct th_obj *o =
-            th_obj_new("k", &h, cases[i][0], strlen(cases[i][0]), 42, 1);
+        TH_AUTO(th_obj)
+        struct th_obj *o = th_obj_new("k", &h, cases[i][0], strlen(cases[i][0]), 42, 1);
         assert_string_equal(o->bytes, cases[i][1]);
         assert_int_equal(o->n, strlen(cases[i][1]));
         TH_AUTO(th_obj) struct th_obj *again = th_obj_restamp(o, 42);
@@ -115,9 +118,26 @@ static void what_is_not_an_object_is_refused(void **state)
 {
     (void)state;
     static const char *const bad[] = {
-        "", "null", "[]", "{", "{\"a\"", "{\"a\":", "{\"a\":1", "{\"a\":1}}", "{\"a\":1} x", "{a:1}",
-        "{\"a\":\"}", "{\"a\":{\"b\":1}", "{\"metadata\":{\"uid\"}}", "{,}", "{\"a\":1,}", "{\"a\":}",
-        "{\"metadata\":{\"uid\":\"x\",}}", "{\"a\" 1}", "\"metadata\"", "{\"a\":\"\\\"}",
+        "",
+        "null",
+        "[]",
+        "{",
+        "{\"a\"",
+        "{\"a\":",
+        "{\"a\":1",
+        "{\"a\":1}}",
+        "{\"a\":1} x",
+        "{a:1}",
+        "{\"a\":\"}",
+        "{\"a\":{\"b\":1}",
+        "{\"metadata\":{\"uid\"}}",
+        "{,}",
+        "{\"a\":1,}",
+        "{\"a\":}",
+        "{\"metadata\":{\"uid\":\"x\",}}",
+        "{\"a\" 1}",
+        "\"metadata\"",
+        "{\"a\":\"\\\"}",
     };
     for (size_t i = 0; i < TH_ARRAY_LEN(bad); i++) {
         struct th_head h;
@@ -130,8 +150,9 @@ static void what_is_not_an_object_is_refused(void **state)
 static void labels_are_found_without_parsing(void **state)
 {
     (void)state;
-    static const char text[] = "{\"metadata\":{\"labels\":{\"a\":\"1\",\"example.com/b\":\"\",\"n\":5},"
-                               "\"uid\":\"u\",\"managedFields\":[{\"labels\":{\"c\":\"3\"}}]}}";
+    static const char text[] =
+        "{\"metadata\":{\"labels\":{\"a\":\"1\",\"example.com/b\":\"\",\"n\":5},"
+        "\"uid\":\"u\",\"managedFields\":[{\"labels\":{\"c\":\"3\"}}]}}";
     struct th_head h;
     assert_int_equal(th_head_scan(text, sizeof(text) - 1, &h, NULL), 0);
     TH_AUTO(th_obj) struct th_obj *o = th_obj_new("k", &h, text, sizeof(text) - 1, 7, 7);
@@ -657,7 +678,7 @@ static void random_history(const char *path, bool reopen)
         th_autofree char *data = th_xasprintf("d%d", i);
         struct th_omap *m = copy_model(at[i + 1]);
         bool have = th_omap_get(m, key) != NULL;
-        enum th_store_op op = !have                    ? TH_STORE_CREATE
+        enum th_store_op op = !have                   ? TH_STORE_CREATE
                               : th_rand_below(3) == 0 ? TH_STORE_DELETE
                                                       : TH_STORE_UPDATE;
         assert_int_equal(put(s, op, key, data, 0, NULL), 0);

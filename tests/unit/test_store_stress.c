@@ -1,5 +1,6 @@
-/* The store under load and under the axe: many writers, watchers and readers at once; kill -9 in the
- * middle of writing; failing commits among good ones. Sizes are small enough for the thread sanitizer. */
+/* The store under load and under the axe: many writers, watchers and readers at once; kill -9 in
+ * the middle of writing; failing commits among good ones. Sizes are small enough for the thread
+ * sanitizer. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -46,10 +47,11 @@ static struct th_store *open_store(const char *path)
     return s;
 }
 
-static int put(struct th_store *s, enum th_store_op op, const char *key, int64_t value, int64_t expect,
-               int64_t *ret_rv)
+static int put(struct th_store *s, enum th_store_op op, const char *key, int64_t value,
+               int64_t expect, int64_t *ret_rv)
 {
-    th_autofree char *text = th_xasprintf("{\"metadata\":{\"uid\":\"u\"},\"v\":%" PRId64 "}", value);
+    th_autofree char *text =
+        th_xasprintf("{\"metadata\":{\"uid\":\"u\"},\"v\":%" PRId64 "}", value);
     struct th_store_write w = {op, key, text, strlen(text), expect};
     struct th_obj *o = NULL;
     int r = th_store_commit(s, &w, 1, &o, NULL);
@@ -71,8 +73,8 @@ enum { WRITERS = 6, ROUNDS = 150, WATCHERS = 8, KEYS = 12 };
 
 struct world {
     struct th_store *s;
-    bool writing; /* atomic */
-    int failed;   /* atomic */
+    bool writing;  /* atomic */
+    int failed;    /* atomic */
     int64_t acked; /* atomic: writes that succeeded */
 };
 
@@ -88,7 +90,8 @@ static void *writer(void *arg)
     struct world *w = arg;
     for (int i = 0; i < ROUNDS; i++) {
         char key[40];
-        snprintf(key, sizeof(key), "core/pods/ns%d/k%d", (int)th_rand_below(3), (int)th_rand_below(KEYS));
+        snprintf(key, sizeof(key), "core/pods/ns%d/k%d", (int)th_rand_below(3),
+                 (int)th_rand_below(KEYS));
         TH_AUTO(th_obj) struct th_obj *o = th_store_get(w->s, key);
         int r;
         if (!o) {
@@ -338,7 +341,8 @@ static void watches_from_the_past_lose_nothing_or_are_cut_off(void **state)
         assert_int_equal(put(w.s, TH_STORE_UPDATE, "a/b/-/1", i, 0, NULL), 0);
     }
     th_store_close(w.s);
-    w = (struct world){.s = open_store(g_path), .writing = true}; /* an empty ring: SQLite must answer */
+    w = (struct world){.s = open_store(g_path),
+                       .writing = true}; /* an empty ring: SQLite must answer */
     pthread_t t;
     assert_int_equal(pthread_create(&t, NULL, history_writer, &w), 0);
     struct th_watch *a, *b;
@@ -511,7 +515,8 @@ static void what_was_acknowledged_survives_kill_9(void **state)
             TH_AUTO(th_obj) struct th_obj *o = th_store_get(s, key);
             assert_int_equal(o != NULL || acked[i] < 0, true);
             if (o && value_of(o) < acked[i]) {
-                fail_msg("lost: key %d has %" PRId64 ", %d was acknowledged", i, value_of(o), acked[i]);
+                fail_msg("lost: key %d has %" PRId64 ", %d was acknowledged", i, value_of(o),
+                         acked[i]);
             }
         }
         assert_int_equal(put(s, TH_STORE_CREATE, "a/b/-/more", 1, 0, NULL), 0);
