@@ -1,0 +1,131 @@
+/* Amounts of resources and host ports of pods; see plugin.h. */
+#include "controlplane/scheduler/plugin.h"
+#include "controlplane/schema/quantity.h"
+
+void th_amounts_done(struct th_amounts *a)
+{
+    for (size_t i = 0; i < a->n; i++) {
+        free(a->v[i].name);
+    }
+    free(a->v);
+    *a = (struct th_amounts){NULL, 0};
+}
+
+static int64_t *slot(struct th_amounts *a, const char *name)
+{
+    for (size_t i = 0; i < a->n; i++) {
+        if (th_streq(a->v[i].name, name)) {
+            return &a->v[i].value;
+        }
+    }
+    a->v = th_xrealloc(a->v, (a->n + 1) * sizeof(*a->v));
+    a->v[a->n] = (struct th_amount){th_xstrdup(name), 0};
+    return &a->v[a->n++].value;
+}
+
+int64_t th_amounts_get(const struct th_amounts *a, const char *name)
+{
+    for (size_t i = 0; i < a->n; i++) {
+        if (th_streq(a->v[i].name, name)) {
+            return a->v[i].value;
+        }
+    }
+    return 0;
+}
+
+void th_amounts_add(struct th_amounts *a, const struct th_amounts *b, int sign)
+{
+    for (size_t i = 0; i < b->n; i++) {
+        *slot(a, b->v[i].name) += sign * b->v[i].value;
+    }
+}
+
+void th_amounts_read(struct th_amounts *a, const struct th_json *map)
+{
+    struct th_json_iter it = TH_JSON_ITER(map);
+    while (th_json_next(&it)) {
+        struct th_quantity q;
+        const char *text = th_json_str(it.value);
+        if (text && th_quantity_parse(text, &q, NULL) == 0) {
+            *slot(a, it.name) =
+                th_streq(it.name, "cpu") ? th_quantity_milli(q) : th_quantity_value(q);
+        }
+    }
+}
+
+static void raise_to(struct th_amounts *a, const struct th_amounts *b)
+{
+    for (size_t i = 0; i < b->n; i++) {
+        int64_t *v = slot(a, b->v[i].name);
+        *v = *v > b->v[i].value ? *v : b->v[i].value;
+    }
+}
+
+void th_pod_requests(const struct th_json *pod, struct th_amounts *ret)
+{
+    struct th_amounts init TH_CLEANUP(th_amounts_done) = {NULL, 0};
+    struct th_amounts sidecars TH_CLEANUP(th_amounts_done) = {NULL, 0};
+    *ret = (struct th_amounts){NULL, 0};
+    const struct th_json *list = th_json_path(pod, "spec.containers");
+    for (size_t i = 0; i < th_json_len(list); i++) {
+        struct th_amounts one TH_CLEANUP(th_amounts_done) = {NULL, 0};
+        th_amounts_read(&one, th_json_path(th_json_at(list, i), "resources.requests"));
+        th_amounts_add(ret, &one, 1);
+    }
+    list = th_json_path(pod, "spec.initContainers");
+    for (size_t i = 0; i < th_json_len(list); i++) {
+        struct th_amounts one TH_CLEANUP(th_amounts_done) = {NULL, 0};
+        th_amounts_read(&one, th_json_path(th_json_at(list, i), "resources.requests"));
+        if (th_streq(th_json_path_str(th_json_at(list, i), "restartPolicy"), "Always")) {
+            th_amounts_add(&sidecars, &one, 1);
+            th_amounts_add(ret, &one, 1);
+            raise_to(&init, &sidecars);
+        } else {
+            th_amounts_add(&one, &sidecars, 1);
+            raise_to(&init, &one);
+        }
+    }
+    raise_to(ret, &init);
+    struct th_amounts overhead TH_CLEANUP(th_amounts_done) = {NULL, 0};
+    th_amounts_read(&overhead, th_json_path(pod, "spec.overhead"));
+    th_amounts_add(ret, &overhead, 1);
+    *slot(ret, "pods") = 1;
+}
+
+void th_host_ports_done(struct th_host_ports *p)
+{
+    for (size_t i = 0; i < p->n; i++) {
+        free(p->v[i].ip);
+        free(p->v[i].proto);
+    }
+    free(p->v);
+    *p = (struct th_host_ports){NULL, 0};
+}
+
+static void add_port(struct th_host_ports *ret, const struct th_json *port)
+{
+    int64_t number = th_json_path_int(port, "hostPort", 0);
+    if (number <= 0) {
+        return;
+    }
+    const char *ip = th_json_path_str(port, "hostIP");
+    const char *proto = th_json_path_str(port, "protocol");
+    ret->v = th_xrealloc(ret->v, (ret->n + 1) * sizeof(*ret->v));
+    ret->v[ret->n++] = (struct th_host_port){th_xstrdup(ip && !th_streq(ip, "0.0.0.0") ? ip : ""),
+                                             th_xstrdup(proto ? proto : "TCP"), (int)number};
+}
+
+void th_host_ports_read(const struct th_json *pod, struct th_host_ports *ret)
+{
+    static const char *const lists[] = {"spec.containers", "spec.initContainers"};
+    *ret = (struct th_host_ports){NULL, 0};
+    for (size_t l = 0; l < TH_ARRAY_LEN(lists); l++) {
+        const struct th_json *list = th_json_path(pod, lists[l]);
+        for (size_t i = 0; i < th_json_len(list); i++) {
+            const struct th_json *ports = th_json_get(th_json_at(list, i), "ports");
+            for (size_t k = 0; k < th_json_len(ports); k++) {
+                add_port(ret, th_json_at(ports, k));
+            }
+        }
+    }
+}
