@@ -358,14 +358,21 @@ int th_pki_verify_es256(const char *key_pem_private_or_public, const void *p, si
     return 0;
 }
 
-/* The nth value of a part of the subject; NULL after the last. The caller frees. */
-static char *subject_part(gnutls_x509_crt_t crt, const char *oid, unsigned nth)
+/* The values of one kind of name in the subject, in order. Read part by part: GnuTLS' getter by OID
+ * escapes what is special in RFC 4514, and "a,b" is a good name for a group. */
+static void subject_parts(gnutls_x509_dn_t dn, const char *oid, struct th_strv *ret)
 {
-    char buf[256];
-    size_t n = sizeof(buf);
-    int r = gnutls_x509_crt_get_dn_by_oid(crt, oid, nth, 0, buf, &n);
-    /* a name with a NUL inside would be another name to those who compare C strings */
-    return r >= 0 && memchr(buf, '\0', n) == NULL ? th_xstrndup(buf, n) : NULL;
+    gnutls_x509_ava_st ava;
+    for (int rdn = 0; gnutls_x509_dn_get_rdn_ava(dn, rdn, 0, &ava) == 0; rdn++) {
+        for (int i = 0; gnutls_x509_dn_get_rdn_ava(dn, rdn, i, &ava) == 0; i++) {
+            bool same = ava.oid.size >= strlen(oid) &&
+                        strncmp((const char *)ava.oid.data, oid, ava.oid.size) == 0;
+            /* with a NUL inside it would be another name to those who compare C strings */
+            if (same && ava.value.size > 0 && !memchr(ava.value.data, '\0', ava.value.size)) {
+                th_strv_take(ret, text_of(&ava.value));
+            }
+        }
+    }
 }
 
 int th_pki_subject(const char *cert_pem, char **ret_cn, struct th_strv *ret_orgs,
@@ -373,19 +380,18 @@ int th_pki_subject(const char *cert_pem, char **ret_cn, struct th_strv *ret_orgs
 {
     AUTO_CRT gnutls_x509_crt_t crt = NULL;
     TH_TRY(crt_import(cert_pem, &crt, err));
-    char *cn = subject_part(crt, GNUTLS_OID_X520_COMMON_NAME, 0);
-    if (!cn) {
+    gnutls_x509_dn_t dn; /* points into crt */
+    TLS_TRY(err, TH_R_PARSE, "subject of a certificate", gnutls_x509_crt_get_subject(crt, &dn));
+    th_autostrv struct th_strv names = TH_STRV_INIT;
+    subject_parts(dn, GNUTLS_OID_X520_COMMON_NAME, &names);
+    if (names.n == 0) {
         return th_fail(err, TH_R_PARSE, "certificate without a common name");
     }
     if (ret_cn) {
-        *ret_cn = cn;
-    } else {
-        free(cn);
+        *ret_cn = th_xstrdup(names.v[0]);
     }
-    char *org;
-    for (unsigned i = 0; ret_orgs && (org = subject_part(crt, GNUTLS_OID_X520_ORGANIZATION_NAME, i));
-         i++) {
-        th_strv_take(ret_orgs, org);
+    if (ret_orgs) {
+        subject_parts(dn, GNUTLS_OID_X520_ORGANIZATION_NAME, ret_orgs);
     }
     if (ret_not_after_ms) {
         *ret_not_after_ms = (int64_t)gnutls_x509_crt_get_expiration_time(crt) * 1000;
