@@ -217,7 +217,7 @@ static void drop_strangers(struct agent *a)
     th_hmap_init(&known, NULL);
     th_autofree char *pods = th_path_join(a->o.data, "pods");
     th_autostrv struct th_strv uids = TH_STRV_INIT;
-    (void)th_io_list(pods, &uids, NULL);
+    list_or_none(pods, &uids);
     for (size_t i = 0; i < uids.n; i++) {
         th_autofree char *cd = th_path_joinf(pods, "%s/containers", uids.v[i]);
         th_autostrv struct th_strv names = TH_STRV_INIT;
@@ -227,7 +227,7 @@ static void drop_strangers(struct agent *a)
         for (size_t k = 0; k < names.n; k++) {
             th_autofree char *d = th_path_join(cd, names.v[k]);
             th_autostrv struct th_strv nums = TH_STRV_INIT;
-            (void)th_io_list(d, &nums, NULL);
+            list_or_none(d, &nums);
             for (size_t m = 0; m < nums.n; m++) {
                 th_autofree char *one = th_path_join(d, nums.v[m]);
                 struct inst i2 = {0};

@@ -8,6 +8,7 @@
  * agent.mu, then pod.mu; neither is held across anything that blocks. */
 #include "base/evloop.h"
 #include "base/hmap.h"
+#include "base/io.h"
 #include "base/json/json.h"
 #include "base/workqueue.h"
 #include "controlplane/client/client.h"
@@ -22,6 +23,8 @@
 struct node_opts {
     char *name, *data, *run, *images_dir, *api_socket, *node_socket, *node_ip, *pod_cidr;
     char *cluster_dns, *cluster_domain, *log_dir, *ports_endpoint, *manifest_dir, *cgroup_parent;
+    char *service_cidr;
+    int profile_number;
     int ready_fd;
     int64_t max_pods;
 };
@@ -166,6 +169,15 @@ struct agent {
     struct th_hmap by_ctr;        /* container id -> char * pod uid */
     int64_t start_ms;
 };
+
+/* Names in a folder; none when it cannot be read. */
+static inline void list_or_none(const char *path, struct th_strv *ret)
+{
+    if (th_io_list(path, ret, NULL) < 0) {
+        th_strv_done(ret);
+        *ret = (struct th_strv)TH_STRV_INIT;
+    }
+}
 
 /* ---- agent.c: the table of pods ---- */
 struct pod *agent_pod_find(struct agent *a, const char *uid);                    /* new reference */

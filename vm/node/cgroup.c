@@ -283,7 +283,24 @@ struct th_json *cg_resources(const struct pod *p, const struct ctr *c)
     return o;
 }
 
-int64_t cg_oom_adj(const struct pod *p, const struct ctr *c, int64_t capacity_b)
+/* The lowest oom_score_adj we may give: without CAP_SYS_RESOURCE (some hosts take it even from root)
+ * it is our own. */
+static int64_t oom_floor(void)
+{
+    th_autobuf struct th_buf b = TH_BUF_INIT;
+    if (th_io_read_file("/proc/self/status", 64 << 10, &b, NULL) >= 0) {
+        const char *eff = strstr(th_buf_cstr(&b), "CapEff:");
+        if (eff && (strtoull(eff + 7, NULL, 16) >> 24 & 1)) {
+            return -1000;
+        }
+    }
+    th_buf_clear(&b);
+    return th_io_read_file("/proc/self/oom_score_adj", 64, &b, NULL) < 0
+               ? 0
+               : strtol(th_buf_cstr(&b), NULL, 10);
+}
+
+static int64_t oom_wanted(const struct pod *p, const struct ctr *c, int64_t capacity_b)
 {
     const char *prio = th_json_path_str(p->obj, "spec.priorityClassName");
     if (th_streq(prio, "system-node-critical")) {
@@ -301,6 +318,12 @@ int64_t cg_oom_adj(const struct pod *p, const struct ctr *c, int64_t capacity_b)
                                  quantity_value(th_json_get(th_json_get(res, "limits"), "memory"), 0));
     int64_t adj = 1000 - 1000 * mem / capacity_b;
     return adj < 3 ? 3 : adj >= 1000 ? 999 : adj;
+}
+
+int64_t cg_oom_adj(const struct pod *p, const struct ctr *c, int64_t capacity_b)
+{
+    int64_t want = oom_wanted(p, c, capacity_b), floor = oom_floor();
+    return want < floor ? floor : want;
 }
 
 static uint64_t file_field(const char *path, const char *key)

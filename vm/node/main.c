@@ -5,6 +5,7 @@
 #include "vm/node/node.h"
 #include "base/clock.h"
 #include "base/io.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/proc.h"
 #include "vm/node/agent.h"
@@ -14,6 +15,7 @@
 #include <signal.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 static const char HELP[] =
     "Usage: thimbled node [options]\n"
@@ -34,6 +36,7 @@ static const char HELP[] =
     "  --manifest-dir DIR    static pods: one manifest per file\n"
     "  --cgroup-parent PATH  control group under which pods live (default: the root)\n"
     "  --max-pods N          (default: 110)\n"
+    "  --etc DIR             cluster.json there gives defaults for the addresses and names above\n"
     "  --ready-fd N          \"ready\\n\" is written there when the agent works\n";
 
 enum { OPT_NO_API = 'N', OPT_HELP = 'h' };
@@ -54,6 +57,7 @@ static const struct option OPTIONS[] = {{"name", 1, NULL, 1},
                                         {"cgroup-parent", 1, NULL, 14},
                                         {"max-pods", 1, NULL, 15},
                                         {"ready-fd", 1, NULL, 16},
+                                        {"etc", 1, NULL, 17},
                                         {"no-api", 0, NULL, OPT_NO_API},
                                         {"help", 0, NULL, OPT_HELP},
                                         {NULL, 0, NULL, 0}};
@@ -73,6 +77,49 @@ static void default_to(char **field, char *value)
     }
 }
 
+static void take(char **field, const struct th_json *o, const char *name)
+{
+    const char *v = th_json_path_str(o, name);
+    if (!*field && v && *v) {
+        *field = th_xstrdup(v);
+    }
+}
+
+/* The /24 of the first node out of the cluster's pod CIDR. */
+static char *first_24(const char *cidr)
+{
+    int a, b, c, d, bits;
+    if (sscanf(cidr, "%d.%d.%d.%d/%d", &a, &b, &c, &d, &bits) != 5 || bits >= 24) {
+        return th_xstrdup(cidr);
+    }
+    return th_xasprintf("%d.%d.%d.0/24", a, b, c);
+}
+
+/* What the command line did not say, from cluster.json (vm/launcher/protocol.h). */
+static void from_cluster(const char *etc, struct node_opts *o)
+{
+    th_autofree char *path = th_path_join(etc, "cluster.json");
+    th_autobuf struct th_buf b = TH_BUF_INIT;
+    TH_AUTO(th_json) struct th_json *c = NULL;
+    TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
+    if (th_io_read_file(path, TH_LIMIT_CONFIG_FILE_B, &b, &err) < 0 ||
+        th_json_parse(b.p, b.n, NULL, &c, &err) < 0) {
+        th_warn(NODE_MOD, "cluster.json not read", "err=%s", th_log_q(err.msg));
+        return;
+    }
+    take(&o->name, c, "node");
+    take(&o->node_ip, c, "nodeIP");
+    take(&o->cluster_dns, c, "dnsIP");
+    take(&o->cluster_domain, c, "clusterDomain");
+    take(&o->ports_endpoint, c, "portAgent");
+    take(&o->service_cidr, c, "serviceCIDR");
+    const char *cidr = th_json_path_str(c, "podCIDR");
+    if (!o->pod_cidr && cidr) {
+        o->pod_cidr = first_24(cidr);
+    }
+    o->profile_number = (int)th_json_path_int(c, "number", 0);
+}
+
 /* 0: go on; 1: help was printed; 2: usage error. */
 static int parse(int argc, char **argv, struct node_opts *o, bool *ret_no_api)
 {
@@ -82,6 +129,7 @@ static int parse(int argc, char **argv, struct node_opts *o, bool *ret_no_api)
                        &o->ports_endpoint, &o->manifest_dir, &o->cgroup_parent};
     o->ready_fd = -1;
     o->max_pods = 110;
+    const char *etc = NULL;
     int c;
     optind = 1;
     while ((c = getopt_long(argc, argv, "h", OPTIONS, NULL)) != -1) {
@@ -91,6 +139,8 @@ static int parse(int argc, char **argv, struct node_opts *o, bool *ret_no_api)
             o->max_pods = strtol(optarg, NULL, 10);
         } else if (c == 16) {
             o->ready_fd = (int)strtol(optarg, NULL, 10);
+        } else if (c == 17) {
+            etc = optarg;
         } else if (c == OPT_NO_API) {
             *ret_no_api = true;
         } else if (c == OPT_HELP) {
@@ -104,6 +154,9 @@ static int parse(int argc, char **argv, struct node_opts *o, bool *ret_no_api)
         (void)fprintf(stderr, "thimbled node: unexpected argument \"%s\"\n", argv[optind]);
         return 2;
     }
+    if (etc) {
+        from_cluster(etc, o);
+    }
     default_to(&o->name, th_xstrdup("thimble"));
     default_to(&o->data, th_xstrdup("/var/lib/thimble"));
     default_to(&o->run, th_xstrdup("/run/thimble"));
@@ -113,6 +166,7 @@ static int parse(int argc, char **argv, struct node_opts *o, bool *ret_no_api)
     default_to(&o->node_ip, th_xstrdup("10.0.2.15"));
     default_to(&o->pod_cidr, th_xstrdup("10.244.0.0/24"));
     default_to(&o->cluster_dns, th_xstrdup("10.96.0.10"));
+    default_to(&o->service_cidr, th_xstrdup("10.96.0.0/16"));
     default_to(&o->cluster_domain, th_xstrdup("cluster.local"));
     default_to(&o->log_dir, th_xstrdup("/var/log/pods"));
     return 0;
@@ -162,6 +216,8 @@ static int start(struct agent *a, bool no_api, struct th_err *err)
                              .node_ip = a->o.node_ip,
                              .pod_cidr = a->o.pod_cidr,
                              .data_dir = net_dir,
+                             .service_cidr = a->o.service_cidr,
+                             .profile_number = a->o.profile_number,
                              .cluster_dns = a->o.cluster_dns,
                              .cluster_domain = a->o.cluster_domain,
                              .ports_endpoint = a->o.ports_endpoint,
@@ -194,7 +250,7 @@ static void free_opts(struct node_opts *o)
 {
     char *all[] = {o->name, o->data, o->run, o->images_dir, o->api_socket, o->node_socket, o->node_ip,
                    o->pod_cidr, o->cluster_dns, o->cluster_domain, o->log_dir, o->ports_endpoint,
-                   o->manifest_dir, o->cgroup_parent};
+                   o->manifest_dir, o->cgroup_parent, o->service_cidr};
     for (size_t i = 0; i < TH_ARRAY_LEN(all); i++) {
         free(all[i]);
     }

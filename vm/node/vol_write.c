@@ -123,7 +123,7 @@ int vol_write(const char *dir, const struct vol_files *f, int64_t uid, int64_t g
     top_names(f, &tops);
     th_autostrv struct th_strv before = TH_STRV_INIT;
     size_t links = 0;
-    (void)th_io_list(dir, &before, NULL);
+    list_or_none(dir, &before);
     for (size_t i = 0; i < before.n; i++) {
         links += !th_startswith(before.v[i], "..");
     }

@@ -13,7 +13,7 @@
 static void opts_done(struct th_net_opts *o)
 {
     const char *all[] = {o->node_name,   o->node_ip,        o->pod_cidr,      o->data_dir,
-                         o->cluster_dns, o->cluster_domain, o->ports_endpoint};
+                         o->cluster_dns, o->cluster_domain, o->ports_endpoint, o->service_cidr};
     for (size_t i = 0; i < TH_ARRAY_LEN(all); i++) {
         free((void *)(uintptr_t)all[i]);
     }
@@ -39,6 +39,8 @@ int th_net_start(const struct th_net_opts *o, struct th_net **ret, struct th_err
         .cluster_dns = th_xstrdup(o->cluster_dns),
         .cluster_domain = th_xstrdup(o->cluster_domain),
         .ports_endpoint = th_xstrdup(o->ports_endpoint),
+        .service_cidr = th_xstrdup(o->service_cidr),
+        .profile_number = o->profile_number,
         .client = o->client,
     };
     pthread_mutex_init(&n->mu, NULL);

@@ -14,6 +14,8 @@ struct th_net_opts {
     const char *node_name;
     const char *node_ip;        /* "10.0.2.15" */
     const char *pod_cidr;       /* this node's pods: "10.244.0.0/24" */
+    const char *service_cidr;   /* "10.96.0.0/16" */
+    int profile_number;         /* k of LoadBalancer addresses 127.(96+k).A.B */
     const char *data_dir;       /* addresses in use are kept in <data_dir>/addresses.json */
     const char *cluster_dns;    /* "10.96.0.10" */
     const char *cluster_domain; /* "cluster.local" */
