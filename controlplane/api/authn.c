@@ -9,7 +9,7 @@
 #include "controlplane/api/priv.h"
 
 #include "base/io.h"
-#include "controlplane/api/token.h"
+#include "controlplane/resources/token.h"
 
 #include <strings.h>
 

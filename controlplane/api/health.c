@@ -1,7 +1,7 @@
 /* /version, /healthz, /livez, /readyz, and the key documents of OpenID. */
 #include "controlplane/api/priv.h"
 
-#include "controlplane/api/token.h"
+#include "controlplane/resources/token.h"
 
 #include <sys/utsname.h>
 

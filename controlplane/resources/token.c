@@ -6,7 +6,7 @@
  * the account and the pod still live is authn.c's question, for it needs the store. Only our own
  * key is accepted, so "kid" is checked by the signature and not used for choosing.
  */
-#include "controlplane/api/token.h"
+#include "controlplane/resources/token.h"
 
 #include "base/clock.h"
 #include "base/encode.h"

@@ -1,5 +1,5 @@
-#ifndef TH_API_TOKEN_H
-#define TH_API_TOKEN_H
+#ifndef TH_RESOURCES_TOKEN_H
+#define TH_RESOURCES_TOKEN_H
 /* ServiceAccount tokens: JWTs signed with ES256, as the TokenRequest API makes them. */
 #include "base/buf.h"
 #include "base/err.h"
