@@ -59,8 +59,8 @@ static void add_mount(struct th_json *mounts, const char *type, const char *sour
                    th_json_build("{'destination':%s,'type':%s,'source':%s,'options':%o}", target,
                                  type, source, strings(options, n)));
 }
-#define OPTS(...) (const char *const[]){__VA_ARGS__}, \
-    sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *)
+#define OPTS(...)                                                                                  \
+    (const char *const[]){__VA_ARGS__}, sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *)
 
 static struct th_json *mounts_of(const struct th_run_spec *s)
 {
@@ -195,8 +195,10 @@ static int outcome(const struct th_run_spec *s, const char *log, int status, int
 {
     int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
     th_autofree char *msg = code == 0 ? NULL : runtime_message(log);
-    if (msg && (strstr(msg, "executable file") || strstr(msg, "No such file or directory") ||
-                strstr(msg, "Permission denied")) && (strstr(msg, "exec") || strstr(msg, "open executable"))) {
+    bool not_run = msg && strstr(msg, "exec") &&
+                   (strstr(msg, "not found") || strstr(msg, "No such file or directory") ||
+                    strstr(msg, "Permission denied"));
+    if (not_run) {
         th_autofree char *line = th_xasprintf("%s\n", msg);
         if (s->output) {
             s->output(s->output_arg, line, strlen(line));
@@ -217,14 +219,7 @@ static int run_bundle(const struct crun *c, const struct th_run_spec *s, const c
     const char *argv[] = {c->program, "--root", c->state_dir, "--log", log_arg, "--log-format",
                           "json", c->cgroup_path ? "--cgroup-manager=cgroupfs"
                                                  : "--cgroup-manager=disabled",
-                          "run", "--no-pivot", "--bundle", bundle, s->id, NULL};
-    /* --no-pivot only where the root is the initramfs */
-    th_autobuf struct th_buf mi = TH_BUF_INIT;
-    bool on_rootfs = th_io_read_file("/proc/self/mountinfo", 1u << 20, &mi, NULL) == 0 &&
-                     strstr(th_buf_cstr(&mi), " / / ") == NULL;
-    if (!on_rootfs) {
-        memmove(&argv[9], &argv[10], sizeof(argv) - 10 * sizeof(argv[0]));
-    }
+                          "run", "--bundle", bundle, s->id, NULL};
     int p[2];
     if (pipe2(p, O_CLOEXEC) < 0) {
         return th_fail_errno(err, errno, TH_R_IO, "pipe");
