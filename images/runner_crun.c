@@ -127,8 +127,7 @@ static struct th_json *config_of(const struct crun *c, const struct th_run_spec 
     }
     struct th_json *process = th_json_build(
         "{'terminal':%b,'user':{'uid':%d,'gid':%d,'umask':18,'additionalGids':%o},'args':%o,"
-        "'env':%o,'cwd':%s,'capabilities':%o,'noNewPrivileges':%b,"
-        "'rlimits':[{'type':'RLIMIT_NOFILE','hard':65536,'soft':1024}]}",
+        "'env':%o,'cwd':%s,'capabilities':%o,'noNewPrivileges':%b}",
         0, (int64_t)s->uid, (int64_t)s->gid, gids, list(s->argv), list(s->env),
         s->cwd && *s->cwd ? s->cwd : "/", caps, 0);
     return th_json_build("{'ociVersion':'1.0.2','process':%o,'root':{'path':%s,'readonly':%b},"
