@@ -1,9 +1,142 @@
-/* /openapi/v2 and /openapi/v3: not there until schema's openapi.h is. */
+/* /openapi/v2 and /openapi/v3, made from the rows once and kept.
+ *
+ * The v3 index names each document with a hash of its bytes; a request that carries the right hash
+ * may be cached for ever, as upstream says.
+ */
 #include "controlplane/api/priv.h"
+
+#include "base/encode.h"
+#include "controlplane/schema/openapi.h"
+
+#define MAX_SUBS 12
+
+struct listing {
+    struct th_openapi_resource *v;
+    struct th_openapi_sub *subs;
+    size_t n, cap;
+};
+
+static void listing_done(struct listing *l)
+{
+    free(l->v);
+    free(l->subs);
+}
+
+static void listing_make(struct listing *l)
+{
+    size_t n = 0;
+    while (th_resource_at(n)) {
+        n++;
+    }
+    l->v = th_xcalloc(n, sizeof(*l->v));
+    l->subs = th_xcalloc(n * MAX_SUBS, sizeof(*l->subs));
+    for (size_t i = 0; i < n; i++) {
+        const struct th_resource *r = th_resource_at(i);
+        struct th_openapi_sub *subs = l->subs + i * MAX_SUBS;
+        size_t k = 0;
+        for (const struct th_subresource *s = r->subs; s && s->name && k < MAX_SUBS - 1; s++) {
+            subs[k++] = (struct th_openapi_sub){.name = s->name,
+                                                .group = s->group,
+                                                .version = s->version,
+                                                .kind = s->kind,
+                                                .verbs = s->verbs};
+        }
+        l->v[i] = (struct th_openapi_resource){.group = r->group,
+                                               .version = r->version,
+                                               .kind = r->kind,
+                                               .plural = r->plural,
+                                               .namespaced = r->namespaced,
+                                               .verbs = r->verbs,
+                                               .subs = k ? subs : NULL};
+    }
+    l->n = n;
+}
+
+/* Under api->lock. */
+static const struct th_doc *keep(struct th_api *api, const char *key, struct th_buf *b)
+{
+    struct th_doc *d = TH_NEW(struct th_doc);
+    char hex[TH_SHA256_HEX_LEN];
+    th_sha256_hex(b->p, b->n, hex);
+    (void)snprintf(d->etag, sizeof(d->etag), "\"%.64s\"", hex);
+    d->text = th_buf_steal(b, &d->n);
+    th_hmap_set(&api->cache, key, d);
+    return d;
+}
+
+static bool is_first_of_gv(const struct listing *l, size_t i)
+{
+    for (size_t k = 0; k < i; k++) {
+        if (th_streq(l->v[k].group, l->v[i].group) && th_streq(l->v[k].version, l->v[i].version)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Builds every v3 document and the index. */
+static void build_v3(struct th_api *api)
+{
+    TH_CLEANUP(listing_done) struct listing l = {NULL, NULL, 0, 0};
+    listing_make(&l);
+    th_autostrv struct th_strv paths = TH_STRV_INIT;
+    th_autostrv struct th_strv hashes = TH_STRV_INIT;
+    for (size_t i = 0; i < l.n; i++) {
+        if (!is_first_of_gv(&l, i)) {
+            continue;
+        }
+        th_autobuf struct th_buf b = TH_BUF_INIT;
+        th_openapi_v3(l.v[i].group, l.v[i].version, l.v, l.n, &b);
+        char *path = th_openapi_gv_path(l.v[i].group, l.v[i].version);
+        th_autofree char *key = th_xasprintf("/openapi/v3/%s", path);
+        const struct th_doc *d = keep(api, key, &b);
+        th_strv_take(&paths, path);
+        th_strv_take(&hashes, th_xstrndup(d->etag + 1, 64));
+    }
+    th_autobuf struct th_buf index = TH_BUF_INIT;
+    th_openapi_v3_index((const char *const *)paths.v, (const char *const *)hashes.v, paths.n,
+                        &index);
+    (void)keep(api, "/openapi/v3", &index);
+}
+
+static void build_v2(struct th_api *api)
+{
+    TH_CLEANUP(listing_done) struct listing l = {NULL, NULL, 0, 0};
+    listing_make(&l);
+    th_autobuf struct th_buf b = TH_BUF_INIT;
+    th_openapi_v2(l.v, l.n, &b);
+    (void)keep(api, "/openapi/v2", &b);
+}
+
+/* The protobuf form of v2 is asked for by old clients only, which then read v3. */
+static bool wants_only_proto(const char *accept)
+{
+    return accept && strstr(accept, "proto") && !strstr(accept, "json") && !strstr(accept, "*/*");
+}
 
 int th_openapi_serve(struct th_call *c, struct th_err *err)
 {
-    (void)c;
-    (void)err;
-    return 0;
+    const char *path = c->route.path;
+    if (!th_startswith(path, "/openapi/v")) {
+        return 0;
+    }
+    if (wants_only_proto(c->req->accept)) {
+        return th_fail(err, TH_R_NOT_ACCEPTABLE,
+                       "only the following media types are accepted: application/json");
+    }
+    (void)pthread_mutex_lock(&c->api->lock);
+    const struct th_doc *d = th_hmap_get(&c->api->cache, path);
+    if (!d && th_startswith(path, "/openapi/v3") &&
+        !th_hmap_has(&c->api->cache, "/openapi/v3")) {
+        build_v3(c->api);
+        d = th_hmap_get(&c->api->cache, path);
+    } else if (!d && th_streq(path, "/openapi/v2")) {
+        build_v2(c->api);
+        d = th_hmap_get(&c->api->cache, path);
+    }
+    if (d) {
+        th_doc_respond(c, d, "application/json");
+    }
+    (void)pthread_mutex_unlock(&c->api->lock);
+    return d ? 1 : th_fail(err, TH_R_NOT_FOUND, "the server could not find the requested resource");
 }

@@ -79,7 +79,14 @@ struct th_server {
     struct hreq *watches;    /* all requests with a watch */
 };
 
-enum hreq_state { HREQ_HEAD, HREQ_BODY, HREQ_HANDLING, HREQ_ANSWER, HREQ_STREAM };
+enum hreq_state {
+    HREQ_HEAD,
+    HREQ_BODY,
+    HREQ_HANDLING,
+    HREQ_ANSWER,
+    HREQ_STREAM,      /* the body goes to the node */
+    HREQ_STREAM_REPLY /* its answer is waited for */
+};
 
 struct hreq {
     struct th_server *server;
@@ -319,8 +326,8 @@ static ssize_t watch_read(void *cls, uint64_t pos, char *buf, size_t max)
     }
 }
 
-/* False when the server is stopping: no watch begins any more. */
-static bool watch_begin(struct hreq *h)
+/* Among those that are ended at stop. False when the server is stopping: nothing begins any more. */
+static bool list_add(struct hreq *h)
 {
     struct th_server *s = h->server;
     (void)pthread_mutex_lock(&s->lock);
@@ -338,12 +345,20 @@ static bool watch_begin(struct hreq *h)
         (void)pthread_mutex_lock(&h->conn->lock);
         h->conn->watching = h;
         (void)pthread_mutex_unlock(&h->conn->lock);
-        th_apiwatch_attach(h->resp.watch, watch_wake, h);
     }
     return ok;
 }
 
-static void watch_end(struct hreq *h)
+static bool watch_begin(struct hreq *h)
+{
+    if (!list_add(h)) {
+        return false;
+    }
+    th_apiwatch_attach(h->resp.watch, watch_wake, h);
+    return true;
+}
+
+static void list_del(struct hreq *h)
 {
     if (!h->listed) {
         return;
@@ -462,6 +477,153 @@ static enum MHD_Result send_error(struct hreq *h, const struct th_err *err)
     return send_answer(h);
 }
 
+/* ---- streams to nodes ---- */
+
+static enum MHD_Result collect_header(void *cls, enum MHD_ValueKind kind, const char *key,
+                                      const char *value)
+{
+    (void)kind;
+    static const char *const dropped[] = {"Host",           "Connection",     "Authorization",
+                                          "Content-Length", "Keep-Alive",     "Transfer-Encoding",
+                                          "Expect",         "Accept-Encoding", "X-Remote-User",
+                                          "X-Remote-Group"};
+    for (size_t i = 0; i < TH_ARRAY_LEN(dropped); i++) {
+        if (strcasecmp(key, dropped[i]) == 0) {
+            return MHD_YES;
+        }
+    }
+    th_strv_addf(cls, "%s: %s", key, value ? value : "");
+    return MHD_YES;
+}
+
+static int stream_begin(struct hreq *h, struct th_err *err)
+{
+    if (!list_add(h)) {
+        return th_fail(err, TH_R_UNAVAILABLE, "the server is shutting down");
+    }
+    th_autostrv struct th_strv headers = TH_STRV_INIT;
+    (void)MHD_get_connection_values(h->mhd, MHD_HEADER_KIND, collect_header, &headers);
+    const char *length = header(h, "Content-Length");
+    struct th_relay_req q = {
+        .target = h->resp.stream,
+        .method = h->method,
+        .headers = &headers,
+        .upgrade = header(h, "Upgrade") != NULL,
+        .length = header(h, "Transfer-Encoding") ? -1 : length ? strtoll(length, NULL, 10) : 0,
+        .wake = watch_wake,
+        .arg = h,
+    };
+    TH_TRY(th_relay_open(h->server->relay, &q, &h->stream, err));
+    h->state = HREQ_STREAM;
+    return 0;
+}
+
+/* Forgets that something came, before looking whether there is something. */
+static bool still_wanted(struct hreq *h)
+{
+    (void)pthread_mutex_lock(&h->lock);
+    h->woken = false;
+    bool ending = h->ending;
+    (void)pthread_mutex_unlock(&h->lock);
+    return !ending && !client_gone(h->conn);
+}
+
+static ssize_t stream_read(void *cls, uint64_t pos, char *buf, size_t max)
+{
+    (void)pos;
+    struct hreq *h = cls;
+    for (;;) {
+        if (!still_wanted(h)) {
+            return MHD_CONTENT_READER_END_WITH_ERROR;
+        }
+        ssize_t n = th_relay_read(h->stream, buf, max);
+        if (n > 0) {
+            return n;
+        }
+        if (n < 0) {
+            return n == -1 ? MHD_CONTENT_READER_END_OF_STREAM : MHD_CONTENT_READER_END_WITH_ERROR;
+        }
+        if (watch_sleep(h)) {
+            return 0;
+        }
+    }
+}
+
+static void upgrade_done(void *arg)
+{
+    (void)MHD_upgrade_action(arg, MHD_UPGRADE_ACTION_CLOSE);
+}
+
+static void on_upgrade(void *cls, struct MHD_Connection *mhd, void *ctx, const char *extra,
+                       size_t extra_n, MHD_socket sock, struct MHD_UpgradeResponseHandle *urh)
+{
+    (void)mhd;
+    (void)ctx;
+    struct hreq *h = cls;
+    th_relay_pump(th_steal(&h->stream), sock, extra, extra_n, upgrade_done, urh);
+}
+
+static enum MHD_Result stream_answer(struct hreq *h)
+{
+    struct MHD_Response *r;
+    int status = th_relay_status(h->stream);
+    if (status == 101) {
+        r = MHD_create_response_for_upgrade(on_upgrade, h);
+    } else {
+        r = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 1024, stream_read, h, NULL);
+    }
+    struct th_aresp shown = TH_ARESP_INIT;
+    const struct th_strv *headers = th_relay_headers(h->stream);
+    for (size_t i = 0; i < headers->n; i++) {
+        th_strv_add(&shown.headers, headers->v[i]);
+    }
+    add_headers(r, &shown);
+    th_aresp_done(&shown);
+    h->state = HREQ_ANSWER;
+    enum MHD_Result ok = MHD_queue_response(h->mhd, (unsigned)status, r);
+    MHD_destroy_response(r);
+    return ok;
+}
+
+/* The body is through: wait for the head of the answer. */
+static enum MHD_Result stream_reply(struct hreq *h)
+{
+    for (;;) {
+        if (!still_wanted(h)) {
+            return MHD_NO;
+        }
+        TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
+        int r = th_relay_finish(h->stream) > 0 ? th_relay_head(h->stream, &err) : 0;
+        if (r < 0) {
+            th_autofree char *msg = th_xstrdup(err.msg);
+            (void)th_fail(&err, TH_R_UNAVAILABLE, "%s: %s", h->resp.stream->who, msg);
+            return send_error(h, &err);
+        }
+        if (r > 0) {
+            return stream_answer(h);
+        }
+        if (watch_sleep(h)) {
+            return MHD_YES;
+        }
+    }
+}
+
+static enum MHD_Result stream_body(struct hreq *h, const char *data, size_t *data_n)
+{
+    while (*data_n > 0) {
+        if (!still_wanted(h)) {
+            return MHD_NO;
+        }
+        size_t n = th_relay_write(h->stream, data, *data_n);
+        data += n;
+        *data_n -= n;
+        if (n == 0 && watch_sleep(h)) {
+            return MHD_YES;
+        }
+    }
+    return MHD_YES;
+}
+
 /* ---- requests ---- */
 
 static void make_areq(struct hreq *h, struct th_areq *q)
@@ -540,7 +702,13 @@ static enum MHD_Result begin(struct hreq *h, const char *method)
     if (th_api_is_stream(&q)) {
         h->too_large = false;
         handle(h);
-        return h->resp.stream ? MHD_YES : send_answer(h);
+        if (!h->resp.stream) {
+            return send_answer(h);
+        }
+        if (stream_begin(h, &err) < 0) {
+            return send_error(h, &err);
+        }
+        return MHD_YES;
     }
     return h->too_large ? handle_body(h) : MHD_YES;
 }
@@ -570,6 +738,14 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd, const c
         return handle_body(h);
     case HREQ_HANDLING:
         return send_answer(h);
+    case HREQ_STREAM:
+        if (*data_n > 0) {
+            return stream_body(h, data, data_n);
+        }
+        h->state = HREQ_STREAM_REPLY;
+        return stream_reply(h);
+    case HREQ_STREAM_REPLY:
+        return stream_reply(h);
     default:
         *data_n = 0; /* the answer stands: what still comes is not wanted */
         return MHD_YES;
@@ -598,7 +774,8 @@ static void on_completed(void *cls, struct MHD_Connection *mhd, void **ctx,
     if (!h) {
         return;
     }
-    watch_end(h);
+    list_del(h);
+    th_relay_close(h->stream);
     th_aresp_done(&h->resp);
     th_identity_unref(h->id);
     th_buf_done(&h->body);
@@ -655,6 +832,7 @@ int th_server_start(const struct th_server_opts *o, struct th_server **ret, stru
     s->unix_wake = -1;
     (void)pthread_mutex_init(&s->lock, NULL);
     s->pool = th_pool_new("api", WORKERS);
+    s->relay = th_relay_new();
     s->daemon = MHD_start_daemon(
         MHD_USE_NO_LISTEN_SOCKET | MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC |
             MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE | MHD_USE_ERROR_LOG,
@@ -735,6 +913,7 @@ void th_server_stop(struct th_server *s)
     }
     (void)pthread_mutex_unlock(&s->lock);
     th_pool_free(s->pool);
+    th_relay_free(s->relay);
     if (s->daemon) {
         MHD_stop_daemon(s->daemon);
     }
