@@ -284,9 +284,6 @@ static void follow_last_applied(const struct applying *a, struct th_json *obj)
     TH_AUTO(th_json) struct th_json *config = sorted_copy(a->config);
     struct th_json *own = th_json_path(config, "metadata.annotations");
     (void)th_json_del(own, LAST_APPLIED);
-    if (own && th_json_len(own) == 0) {
-        (void)th_json_path_del(config, "metadata.annotations");
-    }
     th_autofree char *text = th_json_to_string(config);
     th_autofree char *line = th_xasprintf("%s\n", text);
     size_t total = strlen(LAST_APPLIED) + strlen(line);
@@ -309,7 +306,10 @@ static int apply(struct applying *a, struct th_json **ret, struct th_err *err)
     for (size_t i = 0; i < a->m.n; i++) {
         th_typed_reconcile(a->type, a->m.v[i].set);
     }
+    /* Twice: what is stored, and what upstream compares, which has all that Go would write. */
+    TH_AUTO(th_json) struct th_json *live_full = th_typed_fill(o->type, a->live);
     TH_AUTO(th_json) struct th_json *obj = th_typed_merge(a->type, a->live, a->config);
+    TH_AUTO(th_json) struct th_json *obj_full = th_typed_merge(a->type, live_full, a->config);
     TH_AUTO(th_fset) struct th_fset *last = NULL;
     struct th_fset *set = th_typed_fields(a->type, a->config);
     th_managed_filter(o, set);
@@ -323,13 +323,12 @@ static int apply(struct applying *a, struct th_json **ret, struct th_err *err)
         self = th_managed_add(&a->m, o->manager, a->sub, o->api_version, true, set);
     }
     if (!th_fset_empty(last)) {
-        struct th_json *pruned = prune(a, obj, last);
+        struct th_json *pruned = prune(a, obj, last), *pruned_full = prune(a, obj_full, last);
         th_json_unref(obj);
+        th_json_unref(obj_full);
         obj = pruned;
+        obj_full = pruned_full;
     }
-    /* Compared with all that Go would write, so that naming an empty struct changes nothing. */
-    TH_AUTO(th_json) struct th_json *live_full = th_typed_fill(o->type, a->live);
-    TH_AUTO(th_json) struct th_json *obj_full = th_typed_fill(o->type, obj);
     struct th_comparison c;
     th_typed_compare(a->type, live_full, obj_full, &c);
     th_managed_filter(o, c.added);
