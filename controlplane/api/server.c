@@ -45,6 +45,7 @@
 #define WORKERS 16
 #define IDLE_TIMEOUT_S 300
 #define GZIP_MIN_B (128u << 10)
+#define DRAIN_B (64u << 20) /* a body up to this is read to its end before it is refused */
 
 struct hreq;
 struct sconn { /* one connection, as we know it; refs: the front and libmicrohttpd */
@@ -710,7 +711,8 @@ static enum MHD_Result begin(struct hreq *h, const char *method)
         }
         return MHD_YES;
     }
-    return h->too_large ? handle_body(h) : MHD_YES;
+    bool hopeless = h->too_large && strtoull(length, NULL, 10) > DRAIN_B;
+    return hopeless ? handle_body(h) : MHD_YES;
 }
 
 static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd, const char *url,
@@ -729,7 +731,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd, const c
         if (*data_n > 0) {
             if (h->body.n + *data_n > TH_LIMIT_BODY_B) {
                 h->too_large = true;
-            } else {
+            } else if (!h->too_large) {
                 th_buf_add(&h->body, data, *data_n);
             }
             *data_n = 0;

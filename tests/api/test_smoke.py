@@ -1,0 +1,334 @@
+#!/usr/bin/env python3
+"""The API as clients see it: kubectl over TLS, raw HTTP over the Unix socket."""
+import json
+import signal
+import threading
+import unittest
+
+from cluster import MODES, Cluster
+
+CM = "/api/v1/namespaces/default/configmaps"
+
+
+def cm(name, data=None, **meta):
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": dict(name=name, **meta), "data": data or {}}
+
+
+class Api(unittest.TestCase):
+    mode = "memory"
+
+    @classmethod
+    def setUpClass(cls):
+        cls.c = Cluster(cls.mode)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.c.close()
+
+    def fails(self, code, reason, message, got):
+        status, obj = got
+        self.assertEqual((status, obj.get("reason"), obj["message"]), (code, reason, message))
+        self.assertEqual((obj["kind"], obj["apiVersion"], obj["code"], obj["status"]), ("Status", "v1", code, "Failure"))
+
+    # ---- kubectl ----
+
+    def test_kubectl_walks_through_the_life_of_a_configmap(self):
+        k = self.c.kubectl
+        self.assertIn("v1.36", k("version"))
+        self.assertIn("default", k("get", "ns"))
+        k("create", "cm", "k1", "--from-literal=a=b")
+        y = json.dumps(cm("k2", {"x": "1"}))
+        self.assertIn("created", k("apply", "-f", "-", stdin=y))
+        self.assertIn("unchanged", k("apply", "-f", "-", stdin=y))
+        self.assertIn("configured", k("apply", "-f", "-", stdin=json.dumps(cm("k2", {"x": "2"}))))
+        self.assertIn("serverside-applied", k("apply", "--server-side", "-f", "-", stdin=json.dumps(cm("k3", {"x": "2"}))))
+        k("label", "cm", "k2", "z=1")
+        self.assertIn("k2", k("get", "cm", "-l", "z=1"))
+        k("annotate", "cm", "k2", "n=1")
+        k("patch", "cm", "k2", "-p", '{"data":{"y":"3"}}')
+        k("patch", "cm", "k2", "--type=json", "-p", '[{"op":"remove","path":"/data/x"}]')
+        self.assertEqual(json.loads(k("get", "cm", "k2", "-o", "json"))["data"], {"y": "3"})
+        self.assertIn("k2", k("get", "cm", "--field-selector", "metadata.name=k2"))
+        self.assertIn("deleted", k("delete", "cm", "k2"))
+        code, out = k("get", "cm", "k2", ok=False)
+        self.assertEqual((code, out), (1, 'Error from server (NotFound): configmaps "k2" not found\n'))
+        code, out = k("create", "cm", "k1", ok=False)
+        self.assertEqual(out, 'error: failed to create configmap: configmaps "k1" already exists\n')
+        k("create", "secret", "generic", "s", "--from-literal=p=q")
+        k("delete", "cm", "--all")
+        self.assertIn("FIELD", k("explain", "configmap.data").upper())
+        code, out = k("create", "-f", "-", stdin=json.dumps(dict(cm("bad"), nope=1)), ok=False)
+        self.assertEqual(code, 1)
+        self.assertIn('unknown field "nope"', out)
+
+    # ---- writes ----
+
+    def test_create_fills_metadata_and_refuses_a_second_one(self):
+        s, o = self.c.api("POST", CM, cm("c1", {"a": "b"}))
+        self.assertEqual(s, 201)
+        for f in ("uid", "creationTimestamp", "resourceVersion"):
+            self.assertTrue(o["metadata"][f])
+        self.assertEqual(o["metadata"]["managedFields"][0]["operation"], "Update")
+        self.fails(409, "AlreadyExists", 'configmaps "c1" already exists', self.c.api("POST", CM, cm("c1")))
+        s, g = self.c.api("GET", CM + "/c1")
+        self.assertEqual(g, o)
+
+    def test_generate_name_makes_names(self):
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "gen-"}}
+        names = {self.c.api("POST", CM, body)[1]["metadata"]["name"] for _ in range(5)}
+        self.assertEqual(len(names), 5)
+        for n in names:
+            self.assertRegex(n, r"^gen-[bcdfghjklmnpqrstvwxz2456789]{5}$")
+
+    def test_namespaces_are_checked(self):
+        self.fails(404, "NotFound", 'namespaces "none" not found',
+                   self.c.api("POST", "/api/v1/namespaces/none/configmaps", cm("x")))
+        self.fails(400, "BadRequest", "the namespace of the provided object does not match the namespace sent on the request",
+                   self.c.api("POST", CM, cm("x", namespace="other")))
+        self.fails(403, "Forbidden", 'namespaces "default" is forbidden: this namespace may not be deleted',
+                   self.c.api("DELETE", "/api/v1/namespaces/default"))
+
+    def test_stale_updates_conflict_and_unconditional_ones_do_not(self):
+        _, o = self.c.api("POST", CM, cm("u1", {"a": "1"}))
+        fresh = json.loads(json.dumps(o))
+        fresh["data"] = {"a": "2"}
+        s, n = self.c.api("PUT", CM + "/u1", fresh)
+        self.assertEqual(s, 200)
+        self.assertEqual(n["metadata"]["uid"], o["metadata"]["uid"])
+        self.fails(409, "Conflict", 'Operation cannot be fulfilled on configmaps "u1": the object has been modified; '
+                   "please apply your changes to the latest version and try again", self.c.api("PUT", CM + "/u1", fresh))
+        s, n2 = self.c.api("PUT", CM + "/u1", cm("u1", {"a": "3"}))
+        self.assertEqual((s, n2["data"]), (200, {"a": "3"}))
+        s, n3 = self.c.api("PUT", CM + "/u1", cm("u1", {"a": "3"}))
+        self.assertEqual(n3["metadata"]["resourceVersion"], n2["metadata"]["resourceVersion"], "a change of nothing writes nothing")
+        self.fails(404, "NotFound", 'configmaps "nix" not found', self.c.api("PUT", CM + "/nix", cm("nix")))
+        self.fails(400, "BadRequest", "the name of the object (u1) does not match the name on the URL (u2)",
+                   self.c.api("PUT", CM + "/u2", cm("u1")))
+
+    def test_dry_run_changes_nothing(self):
+        s, o = self.c.api("POST", CM + "?dryRun=All", cm("dry"))
+        self.assertEqual(s, 201)
+        self.assertEqual(self.c.api("GET", CM + "/dry")[0], 404)
+        s, o = self.c.api("POST", CM + "?dryRun=Some", cm("dry"))
+        self.assertEqual((s, o["reason"]), (422, "Invalid"))
+
+    def test_field_validation_warns_or_refuses(self):
+        body = dict(cm("fv"), extra=1)
+        s, h, _ = self.c.http("POST", CM + "?dryRun=All", body)
+        self.assertEqual((s, h["Warning"]), (201, '299 - "unknown field \\"extra\\""'))
+        s, o = self.c.api("POST", CM + "?fieldValidation=Strict", body)
+        self.assertEqual((s, o["message"]), (400, 'ConfigMap in version "v1" cannot be handled as a ConfigMap: '
+                                             'strict decoding error: unknown field "extra"'))
+        s, h, _ = self.c.http("POST", CM + "?dryRun=All&fieldValidation=Ignore", body)
+        self.assertIsNone(h["Warning"])
+
+    def test_invalid_objects_name_every_fault(self):
+        s, o = self.c.api("POST", CM, cm("Bad_Name", labels={"a b": "c"}))
+        self.assertEqual((s, o["reason"], o["details"]["kind"]), (422, "Invalid", "ConfigMap"))
+        self.assertEqual({c["field"] for c in o["details"]["causes"]}, {"metadata.name", "metadata.labels"})
+
+    def test_apply_tracks_owners_and_finds_conflicts(self):
+        p = CM + "/ssa?fieldManager="
+        h = {"Content-Type": "application/apply-patch+yaml"}
+        s, o = self.c.api("PATCH", p + "one", json.dumps(cm("ssa", {"k": "1"})).encode(), headers=h)
+        self.assertEqual(s, 201)
+        self.assertEqual(o["metadata"]["managedFields"][0]["operation"], "Apply")
+        s, o = self.c.api("PATCH", p + "two", json.dumps(cm("ssa", {"k": "2"})).encode(), headers=h)
+        self.assertEqual((s, o["reason"]), (409, "Conflict"))
+        self.assertEqual(o["details"]["causes"][0]["reason"], "FieldManagerConflict")
+        s, o = self.c.api("PATCH", p + "two&force=true", json.dumps(cm("ssa", {"k": "2"})).encode(), headers=h)
+        self.assertEqual((s, o["data"]), (200, {"k": "2"}))
+        s, o = self.c.api("PATCH", CM + "/ssa", b"{}", headers=h)
+        self.assertEqual(o["message"], 'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch')
+
+    def test_unknown_media_types_and_methods_are_refused(self):
+        s, o = self.c.api("POST", CM, b"x", headers={"Content-Type": "text/csv"})
+        self.assertEqual((s, o["reason"]), (415, "UnsupportedMediaType"))
+        s, o = self.c.api("PATCH", CM + "/x", b"{}", headers={"Content-Type": "application/json"})
+        self.assertEqual((s, o["reason"]), (415, "UnsupportedMediaType"))
+        s, o = self.c.api("GET", CM, headers={"Accept": "text/csv"})
+        self.assertEqual((s, o["reason"]), (406, "NotAcceptable"))
+        self.fails(405, "MethodNotAllowed", "the server does not allow this method on the requested resource", self.c.api("PUT", CM, {}))
+        self.fails(404, "NotFound", "the server could not find the requested resource", self.c.api("GET", "/api/v1/namespaces/default/foos"))
+        s, o = self.c.api("POST", CM, b"x" * (4 << 20))
+        self.assertEqual((s, o["message"]), (413, "Request entity too large: limit is 3145728"))
+
+    def test_finalizers_hold_a_deletion(self):
+        self.c.api("POST", CM, cm("fin", finalizers=["example.com/hold"]))
+        s, o = self.c.api("DELETE", CM + "/fin")
+        self.assertEqual(s, 200)
+        self.assertTrue(o["metadata"]["deletionTimestamp"])
+        self.assertEqual(o["metadata"]["deletionGracePeriodSeconds"], 0)
+        h = {"Content-Type": "application/merge-patch+json"}
+        s, o = self.c.api("PATCH", CM + "/fin", b'{"metadata":{"finalizers":["example.com/other"]}}', headers=h)
+        self.assertEqual((s, o["reason"]), (422, "Invalid"))
+        s, o = self.c.api("PATCH", CM + "/fin", b'{"metadata":{"finalizers":null}}', headers=h)
+        self.assertEqual(s, 200)
+        self.assertEqual(self.c.api("GET", CM + "/fin")[0], 404)
+
+    def test_delete_honours_preconditions_and_propagation(self):
+        _, o = self.c.api("POST", CM, cm("pre"))
+        s, e = self.c.api("DELETE", CM + "/pre", {"preconditions": {"uid": "other"}})
+        self.assertEqual(s, 409)
+        s, e = self.c.api("DELETE", CM + "/pre", {"propagationPolicy": "Foreground"})
+        self.assertEqual(e["metadata"]["finalizers"], ["foregroundDeletion"])
+        s, e = self.c.api("DELETE", CM + "/pre", {"propagationPolicy": "Background"})
+        self.assertEqual((s, e["status"], e["details"]), (200, "Success", {"name": "pre", "kind": "configmaps", "uid": o["metadata"]["uid"]}))
+
+    def test_namespace_deletion_waits_for_finalize(self):
+        self.c.api("POST", "/api/v1/namespaces", {"metadata": {"name": "going"}})
+        s, o = self.c.api("DELETE", "/api/v1/namespaces/going")
+        self.assertEqual((s, o["status"]["phase"]), (200, "Terminating"))
+        s, e = self.c.api("POST", "/api/v1/namespaces/going/configmaps", cm("x"))
+        self.assertEqual((s, e["reason"], e["details"]["causes"][0]["reason"]), (403, "Forbidden", "NamespaceTerminating"))
+        o["spec"]["finalizers"] = []
+        self.assertEqual(self.c.api("PUT", "/api/v1/namespaces/going/finalize", o)[0], 200)
+        self.assertEqual(self.c.api("GET", "/api/v1/namespaces/going")[0], 404)
+
+    def test_racing_patches_all_arrive(self):
+        self.c.api("POST", CM, cm("race"))
+        h = {"Content-Type": "application/merge-patch+json"}
+
+        def one(i):
+            self.c.api("PATCH", CM + "/race", json.dumps({"data": {"k%d" % i: "v"}}).encode(), headers=h)
+        ts = [threading.Thread(target=one, args=(i,)) for i in range(5)]
+        [t.start() for t in ts]
+        [t.join() for t in ts]
+        self.assertEqual(len(self.c.api("GET", CM + "/race")[1]["data"]), 5)
+
+    # ---- reads ----
+
+    def test_pages_show_one_moment(self):
+        self.c.api("POST", "/api/v1/namespaces", {"metadata": {"name": "pages"}})
+        p = "/api/v1/namespaces/pages/configmaps"
+        for i in range(5):
+            self.c.api("POST", p, cm("p%d" % i, labels={"odd": str(i % 2)}))
+        _, one = self.c.api("GET", p + "?limit=2")
+        self.assertEqual(one["metadata"]["remainingItemCount"], 3)
+        self.c.api("DELETE", p + "/p3")
+        seen, cont = [i["metadata"]["name"] for i in one["items"]], one["metadata"]["continue"]
+        while cont:
+            _, page = self.c.api("GET", p + "?limit=2&continue=" + cont)
+            self.assertEqual(page["metadata"]["resourceVersion"], one["metadata"]["resourceVersion"])
+            seen += [i["metadata"]["name"] for i in page["items"]]
+            cont = page["metadata"].get("continue")
+        self.assertEqual(seen, ["p0", "p1", "p2", "p3", "p4"])
+        _, sel = self.c.api("GET", p + "?labelSelector=odd%3D0&limit=2")
+        self.assertEqual([i["metadata"]["name"] for i in sel["items"]], ["p0", "p2"])
+        self.assertTrue(sel["metadata"]["continue"])
+        s, e = self.c.api("GET", p + "?continue=rubbish")
+        self.assertEqual(s, 400)
+        s, e = self.c.api("GET", p + "?resourceVersion=999999999")
+        self.assertEqual((s, e["reason"], e["details"]["causes"][0]["reason"]), (504, "Timeout", "ResourceVersionTooLarge"))
+        s, e = self.c.api("GET", p + "?resourceVersionMatch=Exact")
+        self.assertEqual(s, 422)
+        s, e = self.c.api("GET", p + "?fieldSelector=spec.x%3D1")
+        self.assertEqual((s, e["reason"]), (400, "BadRequest"))
+
+    def test_tables_and_metadata_only(self):
+        self.c.api("POST", CM, cm("tab", {"a": "b"}))
+        _, t = self.c.api("GET", CM + "/tab", headers={"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"})
+        self.assertEqual([d["name"] for d in t["columnDefinitions"]], ["Name", "Data", "Age"])
+        self.assertEqual(t["rows"][0]["cells"][:2], ["tab", 1])
+        self.assertEqual(t["rows"][0]["object"]["kind"], "PartialObjectMetadata")
+        _, m = self.c.api("GET", CM, headers={"Accept": "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"})
+        self.assertEqual(m["kind"], "PartialObjectMetadataList")
+        self.assertNotIn("data", m["items"][0])
+
+    def test_watch_follows_selectors(self):
+        _, l = self.c.api("GET", CM)
+        rv = l["metadata"]["resourceVersion"]
+        ev, conn = self.c.watch(CM + "?watch=1&labelSelector=w%3D1&timeoutSeconds=20&resourceVersion=" + rv)
+        h = {"Content-Type": "application/merge-patch+json"}
+        self.c.api("POST", CM, cm("other"))
+        self.c.api("POST", CM, cm("w", labels={"w": "1"}))
+        self.c.api("PATCH", CM + "/w", b'{"data":{"a":"b"}}', headers=h)
+        _, off = self.c.api("PATCH", CM + "/w", b'{"metadata":{"labels":{"w":"2"}}}', headers=h)
+        self.c.api("PATCH", CM + "/w", b'{"metadata":{"labels":{"w":"1"}}}', headers=h)
+        self.c.api("DELETE", CM + "/w")
+        got = [next(ev) for _ in range(5)]
+        self.assertEqual([e["type"] for e in got], ["ADDED", "MODIFIED", "DELETED", "ADDED", "DELETED"])
+        self.assertEqual(got[2]["object"]["metadata"]["resourceVersion"], off["metadata"]["resourceVersion"])
+        self.assertEqual(got[2]["object"]["metadata"]["labels"], {"w": "1"})
+        conn.close()
+
+    def test_watch_lists_end_with_a_bookmark(self):
+        self.c.api("POST", CM, cm("wl"))
+        ev, conn = self.c.watch(CM + "?watch=1&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan&timeoutSeconds=20")
+        names = set()
+        for e in ev:
+            if e["type"] == "BOOKMARK":
+                self.assertEqual(e["object"]["metadata"]["annotations"], {"k8s.io/initial-events-end": "true"})
+                break
+            self.assertEqual(e["type"], "ADDED")
+            names.add(e["object"]["metadata"]["name"])
+        self.assertIn("wl", names)
+        conn.close()
+
+    def test_a_watch_ends_at_its_timeout(self):
+        ev, conn = self.c.watch(CM + "?watch=1&timeoutSeconds=1&allowWatchBookmarks=true")
+        self.assertTrue(all(e["type"] in ("ADDED", "BOOKMARK") for e in ev))
+        conn.close()
+
+    # ---- the rest ----
+
+    def test_discovery_in_both_forms(self):
+        _, h, out = self.c.http("GET", "/apis", headers={"Accept": "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"})
+        self.assertEqual(h["Content-Type"], "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList")
+        self.assertEqual(json.loads(out)["kind"], "APIGroupDiscoveryList")
+        s, _, out = self.c.http("GET", "/apis", headers={"If-None-Match": h["ETag"], "Accept": "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"})
+        self.assertEqual((s, out), (304, b""))
+        self.assertEqual(self.c.api("GET", "/api")[1]["versions"], ["v1"])
+        names = [r["name"] for r in self.c.api("GET", "/api/v1")[1]["resources"]]
+        self.assertIn("configmaps", names)
+        self.assertIn("namespaces/status", names)
+        self.assertEqual(self.c.api("GET", "/apis/coordination.k8s.io")[1]["preferredVersion"]["version"], "v1")
+        self.assertIn("/openapi/v3", self.c.api("GET", "/")[1]["paths"])
+        _, idx = self.c.api("GET", "/openapi/v3")
+        _, doc = self.c.api("GET", idx["paths"]["api/v1"]["serverRelativeURL"])
+        self.assertIn("io.k8s.api.core.v1.ConfigMap", doc["components"]["schemas"])
+
+    def test_strangers_are_kept_out(self):
+        s, o = self.c.api("GET", CM, user="jane", groups=["system:authenticated"])
+        self.assertEqual((s, o["message"]), (403, 'configmaps is forbidden: User "jane" cannot list resource "configmaps" in API group "" in the namespace "default"'))
+        import ssl
+        import urllib.error
+        import urllib.request
+        ctx = ssl.create_default_context(cafile=self.c.dir + "/pki/ca.crt")
+        self.assertEqual(urllib.request.urlopen(self.c.url + "/readyz", context=ctx).read(), b"ok")
+        for headers, code in (({}, 403), ({"Authorization": "Bearer nonsense"}, 401)):
+            with self.assertRaises(urllib.error.HTTPError) as e:
+                urllib.request.urlopen(urllib.request.Request(self.c.url + "/api/v1/nodes", headers=headers), context=ctx)
+            self.assertIn(e.exception.code, (code, 404) if code == 403 else (code,))
+            e.exception.close()
+
+
+class ApiOnDisk(Api):
+    mode = "disk"
+
+    def test_acknowledged_writes_survive_kill(self):
+        c = Cluster("disk")
+        try:
+            acked = []
+            for i in range(50):
+                if c.api("POST", CM, cm("d%d" % i))[0] == 201:
+                    acked.append("d%d" % i)
+            c.kill(signal.SIGKILL)
+            c.start()
+            names = {i["metadata"]["name"] for i in c.api("GET", CM)[1]["items"]}
+            self.assertTrue(set(acked) <= names)
+            self.assertIn("configmaps", c.kubectl("api-resources"))
+        finally:
+            c.close()
+
+
+def load_tests(loader, tests, pattern):
+    suite = unittest.TestSuite()
+    for mode, case in (("memory", Api), ("disk", ApiOnDisk)):
+        if mode in MODES:
+            suite.addTests(loader.loadTestsFromTestCase(case))
+    return suite
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=1)
