@@ -139,30 +139,33 @@ static int fault(struct th_err *err, const char *file, int line, const char *fmt
 
 /* ---- did you mean ---- */
 
+/* Edits between two words, case ignored; swapped neighbours count as one. */
 static size_t distance(const char *a, const char *b)
 {
-    size_t row[32];
-    size_t n = strlen(b);
-    if (strlen(a) >= TH_ARRAY_LEN(row) || n >= TH_ARRAY_LEN(row)) {
+    enum { MAX = 32 };
+    size_t d[MAX][MAX];
+    size_t n = strlen(a), m = strlen(b);
+    if (n >= MAX || m >= MAX) {
         return 99;
     }
-    for (size_t j = 0; j <= n; j++) {
-        row[j] = j;
-    }
-    for (size_t i = 1; a[i - 1]; i++) {
-        size_t diag = row[0];
-        row[0] = i;
-        for (size_t j = 1; j <= n; j++) {
-            size_t keep = row[j];
-            size_t cost = toupper((unsigned char)a[i - 1]) != toupper((unsigned char)b[j - 1]);
-            size_t best = diag + cost;
-            best = row[j] + 1 < best ? row[j] + 1 : best;
-            best = row[j - 1] + 1 < best ? row[j - 1] + 1 : best;
-            row[j] = best;
-            diag = keep;
+    for (size_t i = 0; i <= n; i++) {
+        for (size_t j = 0; j <= m; j++) {
+            if (i == 0 || j == 0) {
+                d[i][j] = i + j;
+                continue;
+            }
+            int x = toupper((unsigned char)a[i - 1]), y = toupper((unsigned char)b[j - 1]);
+            size_t best = d[i - 1][j - 1] + (x != y);
+            best = d[i - 1][j] + 1 < best ? d[i - 1][j] + 1 : best;
+            best = d[i][j - 1] + 1 < best ? d[i][j - 1] + 1 : best;
+            if (i > 1 && j > 1 && x == toupper((unsigned char)b[j - 2]) &&
+                y == toupper((unsigned char)a[i - 2]) && d[i - 2][j - 2] + 1 < best) {
+                best = d[i - 2][j - 2] + 1;
+            }
+            d[i][j] = best;
         }
     }
-    return row[n];
+    return d[n][m];
 }
 
 /* The nearest of a list, when it is near enough; NULL else. */
