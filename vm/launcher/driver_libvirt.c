@@ -32,6 +32,7 @@
 #define KILL_WAIT_MS 5000
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
+static const char *log_dir; /* for library_init, which takes no argument */
 
 static void *event_thread(void *arg)
 {
@@ -53,6 +54,9 @@ static void silent(void *data, virErrorPtr error)
 static void library_init(void)
 {
     virSetErrorFunc(NULL, silent);
+    /* Its warnings (custom arguments, no confinement) belong into a file, not on the terminal. */
+    th_autofree char *log = th_xasprintf("3:file:%s/libvirt.log", log_dir);
+    (void)setenv("LIBVIRT_LOG_OUTPUTS", log, 0);
     pthread_t thread;
     if (virInitialize() == 0 && virEventRegisterDefaultImpl() == 0 &&
         pthread_create(&thread, NULL, event_thread, NULL) == 0) {
@@ -113,8 +117,9 @@ static int write_config(const struct th_profile *p, struct th_err *err)
 
 static int open_libvirt(const struct th_profile *p, virConnectPtr *ret, struct th_err *err)
 {
-    (void)pthread_once(&once, library_init);
     TH_TRY(write_config(p, err));
+    log_dir = p->state;
+    (void)pthread_once(&once, library_init);
     th_autofree char *root = root_dir(p);
     th_autobuf struct th_buf uri = TH_BUF_INIT;
     th_buf_puts(&uri, "qemu:///embed?root=");
@@ -138,7 +143,7 @@ static int open_libvirt(const struct th_profile *p, virConnectPtr *ret, struct t
 static pid_t read_pid(const struct th_profile *p)
 {
     th_autofree char *path =
-        th_path_joinf(p->state, "libvirt/run/thimble-%s.pid", p->name);
+        th_path_joinf(p->state, "libvirt/run/qemu/thimble-%s.pid", p->name);
     th_autobuf struct th_buf text = TH_BUF_INIT;
     if (th_io_read_file(path, 64, &text, NULL) < 0) {
         return 0;
