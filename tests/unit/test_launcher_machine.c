@@ -18,7 +18,9 @@ static void profile_names_are_checked(void **state)
         assert_int_equal(th_profile_check_name(good[i], NULL), 0);
     }
     for (size_t i = 0; i < TH_ARRAY_LEN(bad); i++) {
-        assert_int_equal(th_profile_check_name(bad[i], NULL), -TH_R_USAGE);
+        TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
+        assert_int_equal(th_profile_check_name(bad[i], &err), -TH_R_USAGE);
+        assert_non_null(err.hint);
     }
 }
 
@@ -101,7 +103,8 @@ static void a_profile_round_trips_and_damage_is_noticed(void **state)
     p.driver = th_xstrdup("libvirt");
     assert_int_equal(th_profile_create(&p, NULL), 0);
     assert_int_equal(th_profile_paths("one", &q, NULL), 0);
-    assert_int_equal(th_profile_lock(&q, NULL), -TH_R_LOCKED);
+    TH_AUTO_ERR struct th_err locked = TH_ERR_INIT;
+    assert_int_equal(th_profile_lock(&q, &locked), -TH_R_LOCKED);
     assert_int_equal(th_profile_load(&q, NULL), 0);
     assert_string_equal(q.uuid, p.uuid);
     assert_int_equal(th_profile_alive(&q), 0);
@@ -125,7 +128,8 @@ static void a_finding_about_acceleration_is_remembered(void **state)
     assert_true(a.proven);
     assert_int_equal(th_accel_choose("kvm", dir, &b, NULL), 0);
     assert_string_equal(b.accel, "kvm");
-    assert_int_equal(th_accel_choose("xen", dir, &c, NULL), -TH_R_USAGE);
+    TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
+    assert_int_equal(th_accel_choose("xen", dir, &c, &err), -TH_R_USAGE);
     (void)th_io_rm_rf(dir, NULL);
 }
 
