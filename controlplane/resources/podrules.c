@@ -1,0 +1,223 @@
+/*
+ * Rules that pods and workloads share: QoS class, what may change, templates and selectors, and the
+ * scale subresource. The rules of a PodSpec itself are in podspec_validate.c.
+ */
+#include "controlplane/resources/podrules.h"
+#include "base/buf.h"
+#include "controlplane/schema/quantity.h"
+#include "controlplane/schema/selector.h"
+#include "controlplane/schema/validate.h"
+#include <inttypes.h>
+
+/* ---- QoS: pkg/apis/core/v1/helper/qos ---- */
+
+static bool nonzero(const struct th_json *map, const char *name)
+{
+    struct th_quantity q;
+    const char *text = th_json_str(th_json_get(map, name));
+    return text && th_quantity_parse(text, &q, NULL) == 0 && q.nano != 0;
+}
+
+static void look(const struct th_json *containers, bool *any, bool *guaranteed)
+{
+    static const char *const names[] = {"cpu", "memory"};
+    for (size_t i = 0; i < th_json_len(containers); i++) {
+        const struct th_json *req = th_json_path(th_json_at(containers, i), "resources.requests");
+        const struct th_json *lim = th_json_path(th_json_at(containers, i), "resources.limits");
+        for (size_t k = 0; k < TH_ARRAY_LEN(names); k++) {
+            bool has_req = nonzero(req, names[k]), has_lim = nonzero(lim, names[k]);
+            *any = *any || has_req || has_lim;
+            struct th_quantity a, b;
+            bool same = has_lim && (!has_req ||
+                                    (th_quantity_parse(th_json_str(th_json_get(req, names[k])), &a, NULL) == 0 &&
+                                     th_quantity_parse(th_json_str(th_json_get(lim, names[k])), &b, NULL) == 0 &&
+                                     th_quantity_cmp(a, b) == 0));
+            *guaranteed = *guaranteed && same;
+        }
+    }
+}
+
+const char *th_pod_qos(const struct th_json *pod)
+{
+    bool any = false, guaranteed = true;
+    look(th_json_path(pod, "spec.containers"), &any, &guaranteed);
+    look(th_json_path(pod, "spec.initContainers"), &any, &guaranteed);
+    return !any ? "BestEffort" : guaranteed ? "Guaranteed" : "Burstable";
+}
+
+/* ---- Updates of pods ---- */
+
+static void forget_changeable(struct th_json *spec, const struct th_json *from)
+{
+    static const char *const lists[] = {"containers", "initContainers"};
+    for (size_t l = 0; l < TH_ARRAY_LEN(lists); l++) {
+        const struct th_json *a = th_json_get(spec, lists[l]), *b = th_json_get(from, lists[l]);
+        for (size_t i = 0; i < th_json_len(a) && i < th_json_len(b); i++) {
+            const char *image = th_json_path_str(th_json_at(b, i), "image");
+            if (image && th_json_path_str(th_json_at(a, i), "image")) {
+                th_json_set_str(th_json_at(a, i), "image", image);
+            }
+        }
+    }
+    static const char *const fields[] = {"activeDeadlineSeconds", "tolerations", "schedulingGates",
+                                         "ephemeralContainers", "nodeName", "terminationGracePeriodSeconds"};
+    for (size_t i = 0; i < TH_ARRAY_LEN(fields); i++) {
+        const struct th_json *v = th_json_get(from, fields[i]);
+        if (v) {
+            th_json_set(spec, fields[i], th_json_dup(v));
+        } else {
+            (void)th_json_del(spec, fields[i]);
+        }
+    }
+}
+
+static bool has_all(const struct th_json *list, const struct th_json *wanted)
+{
+    for (size_t i = 0; i < th_json_len(wanted); i++) {
+        bool found = false;
+        for (size_t k = 0; k < th_json_len(list) && !found; k++) {
+            found = th_json_equal(th_json_at(list, k), th_json_at(wanted, i));
+        }
+        if (!found) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void th_pod_validate_update(const struct th_req_ctx *c, const struct th_json *obj,
+                            const struct th_json *old, struct th_err *err)
+{
+    (void)c;
+    const struct th_json *a = th_json_get(obj, "spec"), *b = th_json_get(old, "spec");
+    struct th_json *same TH_AUTO(th_json) = th_json_dup(a);
+    forget_changeable(same, b);
+    if (!th_json_equal(same, b)) {
+        th_invalid_forbidden(err, "spec",
+                             "pod updates may not change fields other than `spec.containers[*].image`,"
+                             "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,"
+                             "`spec.tolerations` (only additions to existing tolerations),"
+                             "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was "
+                             "previously negative)");
+    }
+    if (!has_all(th_json_get(a, "tolerations"), th_json_get(b, "tolerations"))) {
+        th_invalid_forbidden(err, "spec.tolerations",
+                             "existing toleration can not be modified except its tolerationSeconds");
+    }
+    if (!has_all(th_json_get(b, "schedulingGates"), th_json_get(a, "schedulingGates"))) {
+        th_invalid_forbidden(err, "spec.schedulingGates", "only deletion is allowed, but found new scheduling gate");
+    }
+}
+
+/* ---- Workloads ---- */
+
+void th_validate_workload(const struct th_json *obj, struct th_err *err)
+{
+    const struct th_json *selector = th_json_path(obj, "spec.selector");
+    const struct th_json *labels = th_json_path(obj, "spec.template.metadata.labels");
+    int64_t replicas = th_json_path_int(obj, "spec.replicas", 1);
+    struct th_selector *sel TH_AUTO(th_selector) = NULL;
+    struct th_err parse TH_CLEANUP(th_err_done) = TH_ERR_INIT;
+    if (replicas < 0) {
+        th_invalid_int(err, "spec.replicas", replicas, "must be greater than or equal to 0");
+    }
+    if (!selector) {
+        th_invalid_required(err, "spec.selector", "");
+    } else if (th_selector_from_json(selector, &sel, &parse) < 0) {
+        th_invalid_value(err, "spec.selector", selector, parse.msg ? parse.msg : "invalid label selector");
+    } else if (th_selector_empty(sel)) {
+        th_invalid_value(err, "spec.selector", selector, "empty selector is invalid for deployment");
+    } else if (!th_selector_matches(sel, labels)) {
+        th_invalid_value(err, "spec.template.metadata.labels", labels,
+                         "`selector` does not match template `labels`");
+    }
+    th_validate_pod_spec(th_json_path(obj, "spec.template.spec"), "spec.template.spec", err);
+    const char *policy = th_json_path_str(obj, "spec.template.spec.restartPolicy");
+    if (policy && !th_streq(policy, "Always")) {
+        static const char *const only[] = {"Always", NULL};
+        th_invalid_not_supported(err, "spec.template.spec.restartPolicy", policy, only);
+    }
+}
+
+void th_validate_selector_immutable(const struct th_json *obj, const struct th_json *old,
+                                    struct th_err *err)
+{
+    const struct th_json *now = th_json_path(obj, "spec.selector");
+    if (!th_json_equal(now, th_json_path(old, "spec.selector"))) {
+        th_invalid_value(err, "spec.selector", now, "field is immutable");
+    }
+}
+
+void th_cell_containers(const struct th_json *obj, const char *path, struct th_json *cells)
+{
+    const struct th_json *list = th_json_path(obj, path);
+    struct th_buf names TH_CLEANUP(th_buf_done) = TH_BUF_INIT;
+    struct th_buf images TH_CLEANUP(th_buf_done) = TH_BUF_INIT;
+    for (size_t i = 0; i < th_json_len(list); i++) {
+        const char *image = th_json_path_str(th_json_at(list, i), "image");
+        th_buf_printf(&names, "%s%s", i ? "," : "", th_json_path_str(th_json_at(list, i), "name"));
+        th_buf_printf(&images, "%s%s", i ? "," : "", image ? image : "");
+    }
+    th_json_append_str(cells, th_buf_cstr(&names));
+    th_json_append_str(cells, th_buf_cstr(&images));
+}
+
+void th_cell_selector(const struct th_json *selector, struct th_json *cells)
+{
+    struct th_selector *sel TH_AUTO(th_selector) = NULL;
+    if (th_selector_from_json(selector, &sel, NULL) < 0) {
+        th_json_append_str(cells, "<error>");
+        return;
+    }
+    th_autofree char *text = th_selector_format(sel);
+    th_json_append_str(cells, *text ? text : "<none>");
+}
+
+/* ---- scale ---- */
+
+int th_scale_get(const struct th_req_ctx *c, const struct th_json *obj, struct th_json **ret,
+                 struct th_err *err)
+{
+    (void)c;
+    (void)err;
+    struct th_json *meta = th_json_object();
+    static const char *const kept[] = {"name", "namespace", "uid", "resourceVersion", "creationTimestamp"};
+    for (size_t i = 0; i < TH_ARRAY_LEN(kept); i++) {
+        const char *v = th_json_str(th_json_get(th_json_get(obj, "metadata"), kept[i]));
+        if (v) {
+            th_json_set_str(meta, kept[i], v);
+        }
+    }
+    struct th_json *scale = th_json_build(
+        "{'kind':'Scale','apiVersion':'autoscaling/v1','metadata':%o,'spec':{},'status':{'replicas':%d}}", meta,
+        th_json_path_int(obj, "status.replicas", 0));
+    int64_t replicas = th_json_path_int(obj, "spec.replicas", 1);
+    if (replicas) {
+        th_json_path_set_int(scale, "spec.replicas", replicas);
+    }
+    struct th_selector *sel TH_AUTO(th_selector) = NULL;
+    const struct th_json *selector = th_json_path(obj, "spec.selector");
+    bool object_form = th_json_has(selector, "matchLabels") || th_json_has(selector, "matchExpressions");
+    if (object_form ? th_selector_from_json(selector, &sel, NULL) == 0
+                    : (sel = th_selector_from_map(selector)) != NULL) {
+        th_autofree char *text = th_selector_format(sel);
+        th_json_path_set_str(scale, "status.selector", text);
+    }
+    *ret = scale;
+    return 0;
+}
+
+int th_scale_update(const struct th_req_ctx *c, const struct th_json *old, const struct th_json *body,
+                    struct th_json **ret, struct th_err *err)
+{
+    (void)c;
+    int64_t replicas = th_json_path_int(body, "spec.replicas", 0);
+    if (replicas < 0) {
+        th_invalid_int(err, "spec.replicas", replicas, "must be greater than or equal to 0");
+        return th_invalid_finish(err, "autoscaling", "Scale", th_json_path_str(old, "metadata.name"));
+    }
+    struct th_json *obj = th_json_dup(old);
+    th_json_path_set_int(obj, "spec.replicas", replicas);
+    *ret = obj;
+    return 0;
+}
