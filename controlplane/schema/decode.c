@@ -474,6 +474,13 @@ static bool is_empty(const struct th_field *f, const struct th_json *v)
     }
 }
 
+/* An empty managedFields is not nothing: it asks to forget all managers, and
+ * th_managed_fields_update, which every write goes through, takes it away. */
+static bool asks_reset(const struct th_field *f)
+{
+    return f->type == TH_F_STRUCT && strcmp(f->sub->name, "meta.ManagedFieldsEntry") == 0;
+}
+
 void th_schema_complete(const struct th_type *t, struct th_json *obj)
 {
     for (size_t i = 0; i < t->n_fields; i++) {
@@ -493,7 +500,9 @@ void th_schema_complete(const struct th_type *t, struct th_json *obj)
                 th_json_del(obj, f->name);
             }
         } else if ((f->flags & TH_FF_OMITEMPTY) && is_empty(f, v)) {
-            th_json_del(obj, f->name);
+            if (!v || !asks_reset(f)) {
+                th_json_del(obj, f->name);
+            }
         } else if (!v) {
             th_json_set(obj, f->name, f->shape == TH_SHAPE_ONE ? zero_one(f) : NULL);
         }

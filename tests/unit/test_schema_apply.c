@@ -169,7 +169,11 @@ static void updates_take_ownership_and_keep_time_when_nothing_changes(void **sta
     update(&o, "v", "{" HEAD ",'spec':{'replicas':4}}");
     assert_owned(o, "v", "Update", "{\"f:spec\":{\"f:replicas\":{}}}");
     assert_owned(o, "u", "Update", "");
-    /* an empty list forgets everybody */
+    /* an empty list forgets everybody, and decoding keeps it until then */
+    TH_AUTO(th_json) struct th_json *reset = json("{'metadata':{'managedFields':[]}}");
+    th_autostrv struct th_strv unknown = TH_STRV_INIT;
+    assert_int_equal(th_schema_decode(later.type, reset, &unknown, NULL), 0);
+    assert_true(th_json_has(th_json_get(reset, "metadata"), "managedFields"));
     update(&o, "v",
            "{'apiVersion':'apps/v1','kind':'Deployment','metadata':{'name':'d','managedFields':[]},"
            "'spec':{'replicas':4}}");
