@@ -10,6 +10,7 @@
  */
 #include "controlplane/controllers/deployment_priv.h"
 #include "base/buf.h"
+#include "base/log.h"
 #include "base/rand.h"
 #include <inttypes.h>
 #include <stdio.h>
@@ -436,7 +437,10 @@ static int create_new(struct th_deploy *x, const char *revision, struct th_err *
             th_deploy_set_progress(x, "False", "ReplicaSetCreateError",
                                    "Failed to create new replica set \"%s\": %s",
                                    th_json_path_str(rs, "metadata.name"), err->msg)) {
-            (void)th_deploy_write_status(x, th_deploy_status(x->d), NULL);
+            struct th_err ignored TH_CLEANUP(th_err_done) = TH_ERR_INIT;
+            if (th_deploy_write_status(x, th_deploy_status(x->d), &ignored) < 0) {
+                th_debug("controllers", "condition not written", "error=%s", th_log_q(ignored.msg));
+            }
         }
         return r;
     }

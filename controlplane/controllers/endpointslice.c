@@ -1,0 +1,282 @@
+/*
+ * EndpointSlice: for every Service with a selector, the addresses of its pods.
+ *
+ * One slice per hundred endpoints, named "<service>-<5 characters>" and owned by the Service. Slices
+ * that are there are filled again in their order, so that a change of one pod rewrites as few as
+ * possible; surplus ones are deleted. A named targetPort may be a different number in each pod, so
+ * pods are grouped by the ports they have.
+ */
+#include "controlplane/controllers/controller.h"
+#include "controlplane/controllers/podutil.h"
+#include "base/buf.h"
+#include "controlplane/schema/selector.h"
+#include <inttypes.h>
+
+#define MAX_ENDPOINTS 100
+#define MANAGED_BY "endpointslice-controller.k8s.io"
+#define SERVICE_LABEL "kubernetes.io/service-name"
+#define MANAGED_LABEL "endpointslice.kubernetes.io/managed-by"
+
+/* ---- Events ---- */
+
+struct pod_event {
+    struct th_ctrl *c;
+    const struct th_json *labels[2];
+};
+
+static bool enqueue_selecting(void *arg, struct th_json *svc)
+{
+    struct pod_event *e = arg;
+    struct th_selector *sel TH_AUTO(th_selector) = th_selector_from_map(th_json_path(svc, "spec.selector"));
+    if (th_selector_matches(sel, e->labels[0]) || (e->labels[1] && th_selector_matches(sel, e->labels[1]))) {
+        th_ctrl_enqueue_obj(e->c, svc);
+    }
+    return true;
+}
+
+static void on_pod(struct th_ctrl *c, const struct th_json *old, const struct th_json *now)
+{
+    struct pod_event e = {c, {th_json_path(now ? now : old, "metadata.labels"), th_json_path(old, "metadata.labels")}};
+    th_informer_each(th_ctrl_informer(c, TH_GVR_SERVICES), th_json_path_str(now ? now : old, "metadata.namespace"),
+                     enqueue_selecting, &e);
+}
+
+static void on_slice(struct th_ctrl *c, const struct th_json *old, const struct th_json *now)
+{
+    const struct th_json *obj = now ? now : old;
+    const struct th_json *labels = th_json_path(obj, "metadata.labels");
+    const char *svc = th_json_str(th_json_get(labels, SERVICE_LABEL));
+    if (svc && th_streq(th_json_str(th_json_get(labels, MANAGED_LABEL)), MANAGED_BY)) {
+        th_autofree char *key = th_xasprintf("%s/%s", th_json_path_str(obj, "metadata.namespace"), svc);
+        th_ctrl_enqueue(c, key);
+    }
+}
+
+/* ---- What the slices should hold ---- */
+
+/* The number of a Service port in this pod; 0 when a named port is not there. */
+static int64_t target_port(const struct th_json *port, const struct th_json *pod)
+{
+    const struct th_json *target = th_json_get(port, "targetPort");
+    const char *name = th_json_str(target);
+    if (!name) {
+        int64_t n = th_json_as_int(target, 0);
+        return n ? n : th_json_path_int(port, "port", 0);
+    }
+    const char *proto = th_json_path_str(port, "protocol");
+    const struct th_json *containers = th_json_path(pod, "spec.containers");
+    for (size_t i = 0; i < th_json_len(containers); i++) {
+        const struct th_json *ports = th_json_get(th_json_at(containers, i), "ports");
+        for (size_t k = 0; k < th_json_len(ports); k++) {
+            const struct th_json *p = th_json_at(ports, k);
+            const char *p_proto = th_json_path_str(p, "protocol");
+            if (th_streq(th_json_path_str(p, "name"), name) &&
+                th_streq(p_proto ? p_proto : "TCP", proto ? proto : "TCP")) {
+                return th_json_path_int(p, "containerPort", 0);
+            }
+        }
+    }
+    return 0;
+}
+
+static struct th_json *ports_for(const struct th_json *svc, const struct th_json *pod)
+{
+    struct th_json *out = th_json_array();
+    const struct th_json *ports = th_json_path(svc, "spec.ports");
+    for (size_t i = 0; i < th_json_len(ports); i++) {
+        const struct th_json *p = th_json_at(ports, i);
+        int64_t number = target_port(p, pod);
+        if (number == 0) {
+            continue;
+        }
+        const char *name = th_json_path_str(p, "name"), *proto = th_json_path_str(p, "protocol");
+        struct th_json *port = th_json_build("{'name':%s,'port':%d,'protocol':%s}", name ? name : "", number,
+                                             proto ? proto : "TCP");
+        const char *app = th_json_path_str(p, "appProtocol");
+        if (app) {
+            th_json_set_str(port, "appProtocol", app);
+        }
+        th_json_append(out, port);
+    }
+    return out;
+}
+
+static struct th_json *endpoint_of(const struct th_json *svc, const struct th_json *pod)
+{
+    bool deleting = th_json_path_str(pod, "metadata.deletionTimestamp") != NULL;
+    bool serving = th_pod_is_ready(pod);
+    bool always = th_json_path_bool(svc, "spec.publishNotReadyAddresses", false);
+    bool ready = always || (serving && !deleting);
+    struct th_json *ips = th_json_array();
+    th_json_append_str(ips, th_json_path_str(pod, "status.podIP"));
+    struct th_json *e = th_json_build(
+        "{'addresses':%o,'conditions':{'ready':%b,'serving':%b,'terminating':%b},"
+        "'targetRef':{'kind':'Pod','namespace':%s,'name':%s,'uid':%s}}",
+        ips, ready, serving, deleting, th_json_path_str(pod, "metadata.namespace"),
+        th_json_path_str(pod, "metadata.name"), th_json_path_str(pod, "metadata.uid"));
+    const char *node = th_json_path_str(pod, "spec.nodeName");
+    if (node) {
+        th_json_set_str(e, "nodeName", node);
+    }
+    const char *host = th_json_path_str(pod, "spec.hostname");
+    if (host && *host &&
+        th_streq(th_json_path_str(pod, "spec.subdomain"), th_json_path_str(svc, "metadata.name"))) {
+        th_json_set_str(e, "hostname", host);
+    }
+    return e;
+}
+
+struct wanted {
+    const struct th_json *svc;
+    struct th_selector *sel;
+    struct th_json *groups; /* [{ports, endpoints}] */
+};
+
+static bool add_pod(void *arg, struct th_json *pod)
+{
+    struct wanted *w = arg;
+    const char *ip = th_json_path_str(pod, "status.podIP");
+    const char *phase = th_json_path_str(pod, "status.phase");
+    if (!ip || !*ip || th_streq(phase, "Succeeded") || th_streq(phase, "Failed") ||
+        !th_selector_matches(w->sel, th_json_path(pod, "metadata.labels"))) {
+        return true;
+    }
+    struct th_json *ports TH_AUTO(th_json) = ports_for(w->svc, pod);
+    for (size_t i = 0; i < th_json_len(w->groups); i++) {
+        struct th_json *g = th_json_at(w->groups, i);
+        if (th_json_len(th_json_get(g, "endpoints")) < MAX_ENDPOINTS &&
+            th_json_equal(th_json_get(g, "ports"), ports)) {
+            th_json_append(th_json_get(g, "endpoints"), endpoint_of(w->svc, pod));
+            return true;
+        }
+    }
+    struct th_json *endpoints = th_json_array();
+    th_json_append(endpoints, endpoint_of(w->svc, pod));
+    th_json_append(w->groups, th_json_build("{'ports':%o,'endpoints':%o}", th_json_ref(ports), endpoints));
+    return true;
+}
+
+/* ---- Bringing the slices there ---- */
+
+struct have {
+    const char *service;
+    struct th_json *slices;
+};
+
+static bool note_slice(void *arg, struct th_json *slice)
+{
+    struct have *h = arg;
+    const struct th_json *labels = th_json_path(slice, "metadata.labels");
+    if (th_streq(th_json_str(th_json_get(labels, SERVICE_LABEL)), h->service) &&
+        th_streq(th_json_str(th_json_get(labels, MANAGED_LABEL)), MANAGED_BY)) {
+        th_json_append(h->slices, th_json_dup(slice));
+    }
+    return true;
+}
+
+static struct th_json *slice_labels(const struct th_json *svc)
+{
+    struct th_json *labels = th_json_path(svc, "metadata.labels") ? th_json_dup(th_json_path(svc, "metadata.labels"))
+                                                                  : th_json_object();
+    th_json_set_str(labels, SERVICE_LABEL, th_json_path_str(svc, "metadata.name"));
+    th_json_set_str(labels, MANAGED_LABEL, MANAGED_BY);
+    if (th_streq(th_json_path_str(svc, "spec.clusterIP"), "None")) {
+        th_json_set_str(labels, "service.kubernetes.io/headless", "");
+    }
+    return labels;
+}
+
+static int write_slice(struct th_ctrl *c, const char *key, const struct th_json *svc, const struct th_json *group,
+                       struct th_json *slice, struct th_err *err)
+{
+    const char *ns = th_json_path_str(svc, "metadata.namespace");
+    struct th_json *labels TH_AUTO(th_json) = slice_labels(svc);
+    struct th_json *now TH_AUTO(th_json) = NULL;
+    if (slice) {
+        if (th_json_equal(th_json_get(slice, "endpoints"), th_json_get(group, "endpoints")) &&
+            th_json_equal(th_json_get(slice, "ports"), th_json_get(group, "ports")) &&
+            th_json_equal(th_json_path(slice, "metadata.labels"), labels)) {
+            return 0;
+        }
+        th_json_set(slice, "endpoints", th_json_dup(th_json_get(group, "endpoints")));
+        th_json_set(slice, "ports", th_json_dup(th_json_get(group, "ports")));
+        th_json_path_set(slice, "metadata.labels", th_json_ref(labels));
+        TH_TRY(th_client_update(th_ctrl_client(c), TH_GVR_ENDPOINTSLICES, ns, th_json_path_str(slice, "metadata.name"),
+                                "", slice, &now, err));
+    } else {
+        struct th_json *owners = th_json_array();
+        th_json_append(owners, th_owner_ref_build(svc, true, true));
+        th_autofree char *base = th_xasprintf("%s-", th_json_path_str(svc, "metadata.name"));
+        struct th_json *made TH_AUTO(th_json) = th_json_build(
+            "{'apiVersion':'discovery.k8s.io/v1','kind':'EndpointSlice','addressType':'IPv4','metadata':"
+            "{'generateName':%s,'namespace':%s,'labels':%o,'ownerReferences':%o},'endpoints':%o,'ports':%o}",
+            base, ns, th_json_ref(labels), owners, th_json_dup(th_json_get(group, "endpoints")),
+            th_json_dup(th_json_get(group, "ports")));
+        TH_TRY(th_client_create(th_ctrl_client(c), TH_GVR_ENDPOINTSLICES, ns, made, &now, err));
+    }
+    th_ctrl_expect(c, key, TH_GVR_ENDPOINTSLICES, now);
+    return 0;
+}
+
+static int sync_slices(struct th_ctrl *c, const char *key, const struct th_json *svc, const struct wanted *w,
+                       struct th_err *err)
+{
+    struct have h = {th_json_path_str(svc, "metadata.name"), th_json_array()};
+    struct th_json *slices TH_AUTO(th_json) = h.slices;
+    const char *ns = th_json_path_str(svc, "metadata.namespace");
+    th_informer_each(th_ctrl_informer(c, TH_GVR_ENDPOINTSLICES), ns, note_slice, &h);
+    size_t n = th_json_len(w->groups), have = th_json_len(slices);
+    for (size_t i = 0; i < n; i++) {
+        TH_TRY(write_slice(c, key, svc, th_json_at(w->groups, i), th_json_at(slices, i), err));
+    }
+    /* An empty Service keeps one slice, as upstream does. */
+    for (size_t i = n; i < have; i++) {
+        struct th_json *slice = th_json_at(slices, i);
+        if (i == 0) {
+            struct th_json *none TH_AUTO(th_json) = th_json_build("{'ports':[],'endpoints':[]}");
+            TH_TRY(write_slice(c, key, svc, none, slice, err));
+            continue;
+        }
+        struct th_delete_opts o = TH_DELETE_OPTS_INIT;
+        int r = th_client_delete(th_ctrl_client(c), TH_GVR_ENDPOINTSLICES, ns, th_json_path_str(slice, "metadata.name"),
+                                 &o, NULL, err);
+        if (r < 0 && r != -TH_R_NOT_FOUND) {
+            return r;
+        }
+    }
+    if (n == 0 && have == 0) {
+        struct th_json *none TH_AUTO(th_json) = th_json_build("{'ports':[],'endpoints':[]}");
+        return write_slice(c, key, svc, none, NULL, err);
+    }
+    return 0;
+}
+
+static int reconcile(struct th_ctrl *c, const char *key, int64_t *ret_after_ms, struct th_err *err)
+{
+    (void)ret_after_ms;
+    const char *name = NULL;
+    th_autofree char *ns = th_ctrl_key_split(key, &name);
+    struct th_json *svc TH_AUTO(th_json) = th_informer_get(th_ctrl_informer(c, TH_GVR_SERVICES), ns, name);
+    const struct th_json *selector = th_json_path(svc, "spec.selector");
+    if (!svc || th_json_len(selector) == 0 || th_streq(th_json_path_str(svc, "spec.type"), "ExternalName") ||
+        th_json_path_str(svc, "metadata.deletionTimestamp")) {
+        return 0; /* slices of a deleted Service go by their owner reference */
+    }
+    struct th_selector *sel TH_AUTO(th_selector) = th_selector_from_map(selector);
+    struct th_json *groups TH_AUTO(th_json) = th_json_array();
+    struct wanted w = {svc, sel, groups};
+    th_informer_each(th_ctrl_informer(c, TH_GVR_PODS), ns, add_pod, &w);
+    return sync_slices(c, key, svc, &w, err);
+}
+
+static const struct th_ctrl_watch watches[] = {
+    {.gvr = {"", "v1", "services"}, .on_event = th_ctrl_on_self},
+    {.gvr = {"", "v1", "pods"}, .on_event = on_pod},
+    {.gvr = {"discovery.k8s.io", "v1", "endpointslices"}, .on_event = on_slice},
+    {.gvr = {NULL, NULL, NULL}},
+};
+const struct th_controller th_ctrl_endpointslice = {
+    .name = "endpointslice-controller",
+    .watches = watches,
+    .reconcile = reconcile,
+};
