@@ -1,10 +1,10 @@
 /*
  * EndpointSlice: for every Service with a selector, the addresses of its pods.
  *
- * One slice per hundred endpoints, named "<service>-<5 characters>" and owned by the Service. Slices
- * that are there are filled again in their order, so that a change of one pod rewrites as few as
- * possible; surplus ones are deleted. A named targetPort may be a different number in each pod, so
- * pods are grouped by the ports they have.
+ * One slice per hundred endpoints, named "<service>-<5 characters>" and owned by the Service.
+ * Slices that are there are filled again in their order, so that a change of one pod rewrites as
+ * few as possible; surplus ones are deleted. A named targetPort may be a different number in each
+ * pod, so pods are grouped by the ports they have.
  */
 #include "controlplane/controllers/controller.h"
 #include "controlplane/controllers/podutil.h"
@@ -27,8 +27,10 @@ struct pod_event {
 static bool enqueue_selecting(void *arg, struct th_json *svc)
 {
     struct pod_event *e = arg;
-    struct th_selector *sel TH_AUTO(th_selector) = th_selector_from_map(th_json_path(svc, "spec.selector"));
-    if (th_selector_matches(sel, e->labels[0]) || (e->labels[1] && th_selector_matches(sel, e->labels[1]))) {
+    struct th_selector *sel TH_AUTO(th_selector) =
+        th_selector_from_map(th_json_path(svc, "spec.selector"));
+    if (th_selector_matches(sel, e->labels[0]) ||
+        (e->labels[1] && th_selector_matches(sel, e->labels[1]))) {
         th_ctrl_enqueue_obj(e->c, svc);
     }
     return true;
@@ -36,9 +38,12 @@ static bool enqueue_selecting(void *arg, struct th_json *svc)
 
 static void on_pod(struct th_ctrl *c, const struct th_json *old, const struct th_json *now)
 {
-    struct pod_event e = {c, {th_json_path(now ? now : old, "metadata.labels"), th_json_path(old, "metadata.labels")}};
-    th_informer_each(th_ctrl_informer(c, TH_GVR_SERVICES), th_json_path_str(now ? now : old, "metadata.namespace"),
-                     enqueue_selecting, &e);
+    struct pod_event e = {
+        c,
+        {th_json_path(now ? now : old, "metadata.labels"), th_json_path(old, "metadata.labels")}};
+    th_informer_each(th_ctrl_informer(c, TH_GVR_SERVICES),
+                     th_json_path_str(now ? now : old, "metadata.namespace"), enqueue_selecting,
+                     &e);
 }
 
 static void on_slice(struct th_ctrl *c, const struct th_json *old, const struct th_json *now)
@@ -47,7 +52,8 @@ static void on_slice(struct th_ctrl *c, const struct th_json *old, const struct 
     const struct th_json *labels = th_json_path(obj, "metadata.labels");
     const char *svc = th_json_str(th_json_get(labels, SERVICE_LABEL));
     if (svc && th_streq(th_json_str(th_json_get(labels, MANAGED_LABEL)), MANAGED_BY)) {
-        th_autofree char *key = th_xasprintf("%s/%s", th_json_path_str(obj, "metadata.namespace"), svc);
+        th_autofree char *key =
+            th_xasprintf("%s/%s", th_json_path_str(obj, "metadata.namespace"), svc);
         th_ctrl_enqueue(c, key);
     }
 }
@@ -90,8 +96,8 @@ static struct th_json *ports_for(const struct th_json *svc, const struct th_json
             continue;
         }
         const char *name = th_json_path_str(p, "name"), *proto = th_json_path_str(p, "protocol");
-        struct th_json *port = th_json_build("{'name':%s,'port':%d,'protocol':%s}", name ? name : "", number,
-                                             proto ? proto : "TCP");
+        struct th_json *port = th_json_build("{'name':%s,'port':%d,'protocol':%s}",
+                                             name ? name : "", number, proto ? proto : "TCP");
         const char *app = th_json_path_str(p, "appProtocol");
         if (app) {
             th_json_set_str(port, "appProtocol", app);
@@ -152,7 +158,8 @@ static bool add_pod(void *arg, struct th_json *pod)
     }
     struct th_json *endpoints = th_json_array();
     th_json_append(endpoints, endpoint_of(w->svc, pod));
-    th_json_append(w->groups, th_json_build("{'ports':%o,'endpoints':%o}", th_json_ref(ports), endpoints));
+    th_json_append(w->groups,
+                   th_json_build("{'ports':%o,'endpoints':%o}", th_json_ref(ports), endpoints));
     return true;
 }
 
@@ -176,8 +183,9 @@ static bool note_slice(void *arg, struct th_json *slice)
 
 static struct th_json *slice_labels(const struct th_json *svc)
 {
-    struct th_json *labels = th_json_path(svc, "metadata.labels") ? th_json_dup(th_json_path(svc, "metadata.labels"))
-                                                                  : th_json_object();
+    struct th_json *labels = th_json_path(svc, "metadata.labels")
+                                 ? th_json_dup(th_json_path(svc, "metadata.labels"))
+                                 : th_json_object();
     th_json_set_str(labels, SERVICE_LABEL, th_json_path_str(svc, "metadata.name"));
     th_json_set_str(labels, MANAGED_LABEL, MANAGED_BY);
     if (th_streq(th_json_path_str(svc, "spec.clusterIP"), "None")) {
@@ -186,8 +194,8 @@ static struct th_json *slice_labels(const struct th_json *svc)
     return labels;
 }
 
-static int write_slice(struct th_ctrl *c, const char *key, const struct th_json *svc, const struct th_json *group,
-                       struct th_json *slice, struct th_err *err)
+static int write_slice(struct th_ctrl *c, const char *key, const struct th_json *svc,
+                       const struct th_json *group, struct th_json *slice, struct th_err *err)
 {
     const char *ns = th_json_path_str(svc, "metadata.namespace");
     struct th_json *labels TH_AUTO(th_json) = slice_labels(svc);
@@ -201,15 +209,17 @@ static int write_slice(struct th_ctrl *c, const char *key, const struct th_json 
         th_json_set(slice, "endpoints", th_json_dup(th_json_get(group, "endpoints")));
         th_json_set(slice, "ports", th_json_dup(th_json_get(group, "ports")));
         th_json_path_set(slice, "metadata.labels", th_json_ref(labels));
-        TH_TRY(th_client_update(th_ctrl_client(c), TH_GVR_ENDPOINTSLICES, ns, th_json_path_str(slice, "metadata.name"),
-                                "", slice, &now, err));
+        TH_TRY(th_client_update(th_ctrl_client(c), TH_GVR_ENDPOINTSLICES, ns,
+                                th_json_path_str(slice, "metadata.name"), "", slice, &now, err));
     } else {
         struct th_json *owners = th_json_array();
         th_json_append(owners, th_owner_ref_build(svc, true, true));
         th_autofree char *base = th_xasprintf("%s-", th_json_path_str(svc, "metadata.name"));
         struct th_json *made TH_AUTO(th_json) = th_json_build(
-            "{'apiVersion':'discovery.k8s.io/v1','kind':'EndpointSlice','addressType':'IPv4','metadata':"
-            "{'generateName':%s,'namespace':%s,'labels':%o,'ownerReferences':%o},'endpoints':%o,'ports':%o}",
+            "{'apiVersion':'discovery.k8s.io/"
+            "v1','kind':'EndpointSlice','addressType':'IPv4','metadata':"
+            "{'generateName':%s,'namespace':%s,'labels':%o,'ownerReferences':%o},'endpoints':%o,'"
+            "ports':%o}",
             base, ns, th_json_ref(labels), owners, th_json_dup(th_json_get(group, "endpoints")),
             th_json_dup(th_json_get(group, "ports")));
         TH_TRY(th_client_create(th_ctrl_client(c), TH_GVR_ENDPOINTSLICES, ns, made, &now, err));
@@ -218,8 +228,8 @@ static int write_slice(struct th_ctrl *c, const char *key, const struct th_json 
     return 0;
 }
 
-static int sync_slices(struct th_ctrl *c, const char *key, const struct th_json *svc, const struct wanted *w,
-                       struct th_err *err)
+static int sync_slices(struct th_ctrl *c, const char *key, const struct th_json *svc,
+                       const struct wanted *w, struct th_err *err)
 {
     struct have h = {th_json_path_str(svc, "metadata.name"), th_json_array()};
     struct th_json *slices TH_AUTO(th_json) = h.slices;
@@ -238,8 +248,8 @@ static int sync_slices(struct th_ctrl *c, const char *key, const struct th_json 
             continue;
         }
         struct th_delete_opts o = TH_DELETE_OPTS_INIT;
-        int r = th_client_delete(th_ctrl_client(c), TH_GVR_ENDPOINTSLICES, ns, th_json_path_str(slice, "metadata.name"),
-                                 &o, NULL, err);
+        int r = th_client_delete(th_ctrl_client(c), TH_GVR_ENDPOINTSLICES, ns,
+                                 th_json_path_str(slice, "metadata.name"), &o, NULL, err);
         if (r < 0 && r != -TH_R_NOT_FOUND) {
             return r;
         }
@@ -256,9 +266,11 @@ static int reconcile(struct th_ctrl *c, const char *key, int64_t *ret_after_ms, 
     (void)ret_after_ms;
     const char *name = NULL;
     th_autofree char *ns = th_ctrl_key_split(key, &name);
-    struct th_json *svc TH_AUTO(th_json) = th_informer_get(th_ctrl_informer(c, TH_GVR_SERVICES), ns, name);
+    struct th_json *svc TH_AUTO(th_json) =
+        th_informer_get(th_ctrl_informer(c, TH_GVR_SERVICES), ns, name);
     const struct th_json *selector = th_json_path(svc, "spec.selector");
-    if (!svc || th_json_len(selector) == 0 || th_streq(th_json_path_str(svc, "spec.type"), "ExternalName") ||
+    if (!svc || th_json_len(selector) == 0 ||
+        th_streq(th_json_path_str(svc, "spec.type"), "ExternalName") ||
         th_json_path_str(svc, "metadata.deletionTimestamp")) {
         return 0; /* slices of a deleted Service go by their owner reference */
     }

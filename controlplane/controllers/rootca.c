@@ -21,7 +21,8 @@ static int reconcile(struct th_ctrl *c, const char *key, int64_t *ret_after_ms, 
 {
     (void)ret_after_ms;
     const char *pem = th_ctrl_opts(c)->ca_cert_pem;
-    struct th_json *ns TH_AUTO(th_json) = th_informer_get(th_ctrl_informer(c, TH_GVR_NAMESPACES), "", key);
+    struct th_json *ns TH_AUTO(th_json) =
+        th_informer_get(th_ctrl_informer(c, TH_GVR_NAMESPACES), "", key);
     if (!pem || !ns || !th_streq(th_json_path_str(ns, "status.phase"), "Active")) {
         return 0;
     }

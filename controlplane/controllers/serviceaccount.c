@@ -13,7 +13,8 @@ static void on_account(struct th_ctrl *c, const struct th_json *old, const struc
 static int reconcile(struct th_ctrl *c, const char *key, int64_t *ret_after_ms, struct th_err *err)
 {
     (void)ret_after_ms;
-    struct th_json *ns TH_AUTO(th_json) = th_informer_get(th_ctrl_informer(c, TH_GVR_NAMESPACES), "", key);
+    struct th_json *ns TH_AUTO(th_json) =
+        th_informer_get(th_ctrl_informer(c, TH_GVR_NAMESPACES), "", key);
     if (!ns || !th_streq(th_json_path_str(ns, "status.phase"), "Active")) {
         return 0;
     }
@@ -23,7 +24,8 @@ static int reconcile(struct th_ctrl *c, const char *key, int64_t *ret_after_ms, 
         return 0;
     }
     struct th_json *sa TH_AUTO(th_json) = th_json_build(
-        "{'apiVersion':'v1','kind':'ServiceAccount','metadata':{'name':'default','namespace':%s}}", key);
+        "{'apiVersion':'v1','kind':'ServiceAccount','metadata':{'name':'default','namespace':%s}}",
+        key);
     int r = th_client_create(th_ctrl_client(c), TH_GVR_SERVICEACCOUNTS, key, sa, NULL, err);
     if (r == -TH_R_ALREADY_EXISTS) {
         th_err_done(err);
