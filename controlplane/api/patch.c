@@ -151,9 +151,12 @@ static int apply(struct th_call *c, const struct patch *p, const struct th_json 
         .now_ms = c->ctx.now_ms,
         .reset_paths = th_reset_paths(c),
     };
+    /* Field validation looks at a copy: decoding adds Go's zero members, which the manager never
+     * named and must not come to own. */
+    TH_AUTO(th_json) struct th_json *checked = th_json_dup(p->doc);
     TH_AUTO(th_json) struct th_json *doc = th_json_dup(p->doc);
     TH_AUTO_ERR struct th_err local = TH_ERR_INIT;
-    if (th_decode_tree(c, c->kind, doc, &p->dups, &local) < 0) {
+    if (th_decode_tree(c, c->kind, checked, &p->dups, &local) < 0) {
         return th_fail(err, TH_R_BAD_REQUEST, "%s", local.msg);
     }
     struct th_json *meta = th_json_path_object(doc, "metadata");
@@ -161,7 +164,12 @@ static int apply(struct th_call *c, const struct patch *p, const struct th_json 
     if (c->res->namespaced) {
         TH_TRY(th_meta_check_ns(c, doc, err));
     }
-    return th_apply(&o, live, doc, ret, err);
+    TH_AUTO(th_json) struct th_json *made = NULL;
+    th_autostrv struct th_strv unknown = TH_STRV_INIT;
+    TH_TRY(th_apply(&o, live, doc, &made, err));
+    TH_TRY(th_schema_decode(c->kind->type, made, &unknown, err));
+    *ret = th_steal(&made);
+    return 0;
 }
 
 /* The object that the patch makes out of live (not NULL but for apply). */
