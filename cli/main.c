@@ -6,6 +6,7 @@
 #include "cli/output.h"
 #include "base/buf.h"
 #include "base/log.h"
+#include "vm/launcher/bundle.h"
 #include <signal.h>
 #include <stdio.h>
 
@@ -68,6 +69,7 @@ static int run(struct th_cli *cli, int argc, char **argv, struct th_err *err)
 int main(int argc, char **argv)
 {
     (void)signal(SIGPIPE, SIG_IGN);
+    th_guest_bundle_use(&th_guest_bundle_embedded);
     struct th_cli cli = {0};
     struct th_err err = TH_ERR_INIT;
     int code = 0;
