@@ -356,7 +356,6 @@ static void ctr_step(struct pod *p, struct ctr *c)
         if (c->stop == STOP_NONE && !c->cur.hook_started) {
             ctr_post_start(p, c);
         }
-        check_probes(p, c);
         ctr_stop_step(p, c);
         break;
     case I_EXITED:
@@ -365,6 +364,9 @@ static void ctr_step(struct pod *p, struct ctr *c)
             restart(p, c);
         }
         break;
+    }
+    if (c->cur.state == I_RUNNING) {
+        check_probes(p, c);
     }
 }
 

@@ -436,11 +436,12 @@ int server_start(struct agent *a, struct th_err *err)
         return fd;
     }
     daemon_ = MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION |
-                                   MHD_USE_POLL | MHD_ALLOW_UPGRADE | MHD_USE_ITC,
+                                   MHD_USE_POLL | MHD_ALLOW_UPGRADE | MHD_USE_ITC |
+                                   MHD_USE_ERROR_LOG,
                                0, NULL, NULL, on_request, a, MHD_OPTION_LISTEN_SOCKET, fd,
                                MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
                                MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)(128 << 10),
-                               MHD_OPTION_THREAD_STACK_SIZE, (size_t)(512 << 10), MHD_OPTION_END);
+                               MHD_OPTION_END);
     if (!daemon_) {
         close(fd);
         return th_fail(err, TH_R_INTERNAL, "the node agent's server does not start");
