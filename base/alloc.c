@@ -3,8 +3,8 @@
  * Problem: a daemon of many small structs has hundreds of places where malloc may say NULL, none
  * of which can be tested one by one and most of which would have nothing better to do than stop.
  * Design: running out of memory is a broken invariant, reported in one line and followed by
- * abort(), so that a core dump and the supervisor's restart take over. The store is durable at every
- * acknowledged write, so stopping is safe.
+ * abort(), so that a core dump and the supervisor's restart take over. The store is durable at
+ * every acknowledged write, so stopping is safe.
  *
  * Invariants: no function here returns NULL except th_xstrdup(NULL); sizes that come from outside
  * were compared with base/limits.h before they arrive, therefore an overflowing multiplication is
@@ -31,8 +31,8 @@ static _Noreturn void die_no_memory(size_t n)
 _Noreturn void th_assert_failed(const char *expr, const char *file, int line)
 {
     char text[512];
-    int len = snprintf(text, sizeof(text), "thimble: broken invariant: %s (%s:%d)\n", expr, file,
-                       line);
+    int len =
+        snprintf(text, sizeof(text), "thimble: broken invariant: %s (%s:%d)\n", expr, file, line);
     if (len >= (int)sizeof(text)) {
         len = (int)sizeof(text) - 1;
     }

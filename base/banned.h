@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#pragma GCC poison strcpy strcat sprintf vsprintf strtok gets atoi atol atoll /* th_buf, strtoll */
-#pragma GCC poison gmtime localtime ctime asctime                            /* th_time_format */
+#pragma GCC poison strcpy strcat sprintf vsprintf strtok gets atoi atol atoll /* th_buf, strtoll   \
+                                                                               */
+#pragma GCC poison gmtime localtime ctime asctime                             /* th_time_format */
 #endif

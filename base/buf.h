@@ -40,7 +40,7 @@ struct th_buf {
 void th_buf_init(struct th_buf *b, size_t max);
 void th_buf_done(struct th_buf *b);
 #define th_autobuf TH_CLEANUP(th_buf_done)
-void th_buf_clear(struct th_buf *b);               /* keeps the memory */
+void th_buf_clear(struct th_buf *b); /* keeps the memory */
 /* Room for `more` bytes and a NUL at p+n. Gives memory only: whoever then adds to n by hand also
  * answers for max and for the NUL. */
 void th_buf_reserve(struct th_buf *b, size_t more);
@@ -69,8 +69,8 @@ struct th_strv {
     }
 void th_strv_done(struct th_strv *l);
 #define th_autostrv TH_CLEANUP(th_strv_done)
-void th_strv_add(struct th_strv *l, const char *s);      /* copies */
-void th_strv_take(struct th_strv *l, char *s);           /* owns s */
+void th_strv_add(struct th_strv *l, const char *s); /* copies */
+void th_strv_take(struct th_strv *l, char *s);      /* owns s */
 void th_strv_addf(struct th_strv *l, const char *fmt, ...) TH_PRINTF(2, 3);
 bool th_strv_has(const struct th_strv *l, const char *s);
 void th_strv_sort(struct th_strv *l);

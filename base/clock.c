@@ -9,8 +9,8 @@
  *
  * Invariants: the watch list has a lock of its own, held while watches run. A watch may take
  * its owner's lock, therefore watches are never added or removed under that lock. Reading the
- * time takes no lock at all. The simulated monotonic clock continues from the real one, so deadlines
- * taken before the switch stay in the future.
+ * time takes no lock at all. The simulated monotonic clock continues from the real one, so
+ * deadlines taken before the switch stay in the future.
  */
 #include "base/clock.h"
 

@@ -5,12 +5,12 @@
 #include <pthread.h>
 #include <stdint.h>
 
-int64_t th_now_ms(void);  /* wall clock, milliseconds since 1970 */
+int64_t th_now_ms(void); /* wall clock, milliseconds since 1970 */
 int64_t th_now_us(void);
 int64_t th_mono_ms(void); /* monotonic; for timeouts and durations */
 int64_t th_mono_us(void);
 int64_t th_mono_real_ms(void); /* never simulated: for waiting on other processes */
-void th_sleep_ms(int64_t ms); /* on a simulated clock: until the clock is moved that far */
+void th_sleep_ms(int64_t ms);  /* on a simulated clock: until the clock is moved that far */
 
 /* Tests: from now on time stands at wall_ms and moves only through th_clock_advance_ms. */
 void th_clock_simulate(int64_t wall_ms);
@@ -38,7 +38,7 @@ void th_clock_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, int64_t de
 char *th_time_format(int64_t ms, char *buf);
 char *th_time_format_milli(int64_t ms, char *buf); /* log lines */
 char *th_time_format_micro(int64_t us, char *buf);
-char *th_time_format_nano(int64_t sec, int32_t nsec, char *buf); /* CRI logs: nine digits */
+char *th_time_format_nano(int64_t sec, int32_t nsec, char *buf);       /* CRI logs: nine digits */
 int th_time_parse(const char *s, int64_t *ret_us, struct th_err *err); /* any RFC 3339 */
 /* Go's duration syntax: "300ms", "1h15m30.918s". */
 int th_duration_parse(const char *s, int64_t *ret_us, struct th_err *err);

@@ -18,8 +18,9 @@ void th_sha256_add(struct th_sha256 *h, const void *p, size_t n);
 void th_sha256_finish(struct th_sha256 *h, unsigned char out[TH_SHA256_LEN]); /* frees h */
 void th_sha256_free(struct th_sha256 *h);
 void th_sha256_hex(const void *p, size_t n, char out[TH_SHA256_HEX_LEN]);
-void th_url_escape(struct th_buf *b, const char *s);           /* everything but unreserved */
-int th_url_unescape(const char *p, size_t n, bool plus_is_space, struct th_buf *b, struct th_err *err);
+void th_url_escape(struct th_buf *b, const char *s); /* everything but unreserved */
+int th_url_unescape(const char *p, size_t n, bool plus_is_space, struct th_buf *b,
+                    struct th_err *err);
 bool th_utf8_valid(const void *p, size_t n);
 /* Length of the valid UTF-8 sequence at p (1 to 4), or 0. n > 0. */
 size_t th_utf8_next(const void *p, size_t n);

@@ -153,7 +153,8 @@ int th_wrap(struct th_err *err, const char *fmt, ...)
     free(err->msg);
     err->msg = msg;
     if (err->reason == TH_R_OK) {
-        err->reason = TH_R_INTERNAL; /* a wrap without a failure below it must not look like success */
+        err->reason =
+            TH_R_INTERNAL; /* a wrap without a failure below it must not look like success */
     }
     return -(int)err->reason;
 }

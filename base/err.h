@@ -30,12 +30,12 @@ struct th_cause {
 };
 
 struct th_err {
-    enum th_reason reason; /* TH_R_OK while unset */
-    int sys_errno;         /* 0 when no system call was behind it */
-    int http_code;         /* overrides the table's when not 0 */
-    int retry_after_s;     /* 0 when not said */
-    char *msg;             /* one line, no trailing newline or full stop */
-    char *hint;            /* next step for the user, or NULL */
+    enum th_reason reason;           /* TH_R_OK while unset */
+    int sys_errno;                   /* 0 when no system call was behind it */
+    int http_code;                   /* overrides the table's when not 0 */
+    int retry_after_s;               /* 0 when not said */
+    char *msg;                       /* one line, no trailing newline or full stop */
+    char *hint;                      /* next step for the user, or NULL */
     char *kind, *group, *name, *uid; /* metav1.StatusDetails, each may be NULL */
     struct th_cause *causes;
     size_t n_causes;
@@ -60,14 +60,14 @@ int th_wrap(struct th_err *err, const char *fmt, ...) TH_PRINTF(2, 3);
 /* Sets the next step that is shown to the user; returns the code. */
 int th_hint(struct th_err *err, const char *fmt, ...) TH_PRINTF(2, 3);
 /* Appends one cause; does not set reason or message. */
-void th_err_add_cause(struct th_err *err, const char *reason, const char *field, const char *fmt, ...)
-    TH_PRINTF(4, 5);
+void th_err_add_cause(struct th_err *err, const char *reason, const char *field, const char *fmt,
+                      ...) TH_PRINTF(4, 5);
 /* Moves src into dst (dst's old content is freed), src becomes TH_ERR_INIT. */
 void th_err_move(struct th_err *dst, struct th_err *src);
 
 /* The columns of reasons.def. */
-const char *th_reason_code(enum th_reason r);          /* "not-found" */
-const char *th_reason_status(enum th_reason r);        /* "NotFound" */
+const char *th_reason_code(enum th_reason r);   /* "not-found" */
+const char *th_reason_status(enum th_reason r); /* "NotFound" */
 int th_reason_http(enum th_reason r);
 int th_reason_exit(enum th_reason r);
 /* TH_R_<x> for a metav1 Status.reason and code; TH_R_INTERNAL when unknown. */

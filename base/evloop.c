@@ -6,10 +6,10 @@
  * posts); moments are in a heap that bounds epoll's timeout. With a simulated clock the timeout is
  * infinite and a watch on the clock rings the eventfd.
  *
- * Invariants: callbacks may remove any source. A source that is removed is only marked dead and put in
- * the graveyard, which is emptied after the batch of events that may still name it. A child source
- * holds the only wait for its pid, so pids are reaped exactly once. Timers that are due fire in the order of
- * their moments; a periodic timer that was late does not catch up with a burst.
+ * Invariants: callbacks may remove any source. A source that is removed is only marked dead and put
+ * in the graveyard, which is emptied after the batch of events that may still name it. A child
+ * source holds the only wait for its pid, so pids are reaped exactly once. Timers that are due fire
+ * in the order of their moments; a periodic timer that was late does not catch up with a burst.
  *
  * Threads: th_ev_post and th_ev_stop take the post lock and ring the eventfd; all else belongs to
  * the loop's thread (or to its creator before th_ev_run).
@@ -41,9 +41,9 @@ struct th_ev_src {
     struct th_ev_src *prev, *next; /* all sources of the loop; next also links the graveyard */
     enum kind kind;
     bool dead;
-    bool always; /* a file or the like, which epoll refuses since it is always ready */
+    bool always;     /* a file or the like, which epoll refuses since it is always ready */
     uint32_t events; /* wanted; kept for such sources only */
-    int fd; /* the caller's for FD, ours for CHILD and SIGNAL, -1 for TIMER */
+    int fd;          /* the caller's for FD, ours for CHILD and SIGNAL, -1 for TIMER */
     union {
         th_ev_fd_fn *fd;
         th_ev_timer_fn *timer;
@@ -64,7 +64,7 @@ struct post {
 
 struct th_ev {
     int epoll_fd, wake_fd;
-    unsigned depth;   /* of nested th_ev_run_once */
+    unsigned depth; /* of nested th_ev_run_once */
     size_t n_always;
     struct th_ev_src *sources, *graveyard;
     struct th_heap timers;
@@ -167,7 +167,8 @@ static struct th_ev_src *add(struct th_ev *ev, enum kind kind, int fd, uint32_t 
     return s;
 }
 
-struct th_ev_src *th_ev_add_fd(struct th_ev *ev, int fd, uint32_t events, th_ev_fd_fn *fn, void *arg)
+struct th_ev_src *th_ev_add_fd(struct th_ev *ev, int fd, uint32_t events, th_ev_fd_fn *fn,
+                               void *arg)
 {
     TH_ASSERT(fd >= 0);
     struct th_ev_src *s = add(ev, FD, fd, events, arg);

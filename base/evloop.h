@@ -21,8 +21,10 @@ typedef void th_ev_child_fn(struct th_ev_src *src, pid_t pid, int status, void *
 typedef void th_ev_signal_fn(struct th_ev_src *src, int signo, void *arg);
 typedef void th_ev_job_fn(void *arg);
 
-/* events: EPOLLIN | EPOLLOUT ...; level-triggered unless EPOLLET is given. The fd stays the caller's. */
-struct th_ev_src *th_ev_add_fd(struct th_ev *ev, int fd, uint32_t events, th_ev_fd_fn *fn, void *arg);
+/* events: EPOLLIN | EPOLLOUT ...; level-triggered unless EPOLLET is given. The fd stays the
+ * caller's. */
+struct th_ev_src *th_ev_add_fd(struct th_ev *ev, int fd, uint32_t events, th_ev_fd_fn *fn,
+                               void *arg);
 void th_ev_set_events(struct th_ev_src *src, uint32_t events);
 /* Fires once after delay_ms, then every period_ms if that is > 0. One-shot sources free themselves
  * after their callback. */

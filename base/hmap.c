@@ -9,8 +9,8 @@
  * of adding and removing never degrades and lookups need no case for dead slots. The table is at
  * most three quarters full, and halves when it is less than an eighth full.
  *
- * Invariants: cap is 0 or a power of two >= 8; a slot is free when its key is NULL; from the home slot
- * of every entry to the entry itself there is no free slot.
+ * Invariants: cap is 0 or a power of two >= 8; a slot is free when its key is NULL; from the home
+ * slot of every entry to the entry itself there is no free slot.
  */
 #include "base/hmap.h"
 
@@ -65,8 +65,7 @@ static struct th_hmap_entry *probe(const struct th_hmap *m, const char *key, siz
     size_t mask = m->cap - 1;
     for (size_t i = h & mask;; i = (i + 1) & mask) {
         struct th_hmap_entry *e = &m->slots[i];
-        if (!e->key ||
-            (e->hash == h && e->key_n == n && (n == 0 || memcmp(e->key, key, n) == 0))) {
+        if (!e->key || (e->hash == h && e->key_n == n && (n == 0 || memcmp(e->key, key, n) == 0))) {
             return e;
         }
     }
@@ -131,7 +130,8 @@ void th_hmap_set(struct th_hmap *m, const char *key, void *value)
         }
         return;
     }
-    *e = (struct th_hmap_entry){.key = th_xmemdup(key, n + 1), .key_n = n, .hash = h, .value = value};
+    *e = (struct th_hmap_entry){
+        .key = th_xmemdup(key, n + 1), .key_n = n, .hash = h, .value = value};
     m->n++;
 }
 

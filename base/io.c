@@ -1,14 +1,14 @@
 /* Files, folders and descriptors.
  *
  * Problem: state files must survive a power cut at any instruction; removal must not be led
- * astray by links that a container left behind; reads must not swallow unbounded input. Design: whole
- * files in and out, one call each, with a limit on the way in and temporary-file-plus-rename on the
- * way out.
+ * astray by links that a container left behind; reads must not swallow unbounded input. Design:
+ * whole files in and out, one call each, with a limit on the way in and temporary-file-plus-rename
+ * on the way out.
  *
- * th_io_rm_rf works on descriptors (openat, O_NOFOLLOW), so a path component that is swapped for a link
- * while it runs leads nowhere. It holds one descriptor per level; below DEPTH_MAX levels it moves a
- * subtree up beside the root of the removal and takes it from there, so that no depth of nesting
- * exhausts descriptors or the stack. A folder on another mount is left alone and reported.
+ * th_io_rm_rf works on descriptors (openat, O_NOFOLLOW), so a path component that is swapped for a
+ * link while it runs leads nowhere. It holds one descriptor per level; below DEPTH_MAX levels it
+ * moves a subtree up beside the root of the removal and takes it from there, so that no depth of
+ * nesting exhausts descriptors or the stack. A folder on another mount is left alone and reported.
  *
  * Limits: th_io_lock waits in real time, whatever the clock of base/clock.h says, for the other
  * process does not share our simulated one.
@@ -160,7 +160,8 @@ int th_io_write_atomic(const char *path, const void *p, size_t n, mode_t mode, s
         return fail_path(err, errno, "opening", parent);
     }
     const char *name = th_path_base(path);
-    th_autofree char *tmp = th_xasprintf(".%.200s.%016llx", name, (unsigned long long)th_rand_u64());
+    th_autofree char *tmp =
+        th_xasprintf(".%.200s.%016llx", name, (unsigned long long)th_rand_u64());
     int r = write_and_rename(dir, tmp, name, p, n, mode, err);
     if (r < 0 && err) {
         (void)th_wrap(err, "%s", path);
@@ -353,7 +354,8 @@ static bool still_named(int fd, const char *path)
 {
     struct stat a;
     struct stat b;
-    return fstat(fd, &a) == 0 && stat(path, &b) == 0 && a.st_ino == b.st_ino && a.st_dev == b.st_dev;
+    return fstat(fd, &a) == 0 && stat(path, &b) == 0 && a.st_ino == b.st_ino &&
+           a.st_dev == b.st_dev;
 }
 
 int th_io_lock(const char *path, int64_t wait_ms, int *ret_fd, struct th_err *err)

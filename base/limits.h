@@ -3,19 +3,19 @@
 /* Every limit on what comes from outside, in one place. Upstream's value where it has one. */
 #define TH_LIMIT_JSON_DEPTH 128
 #define TH_LIMIT_YAML_NODES 1000000
-#define TH_LIMIT_BODY_B (3u << 20)         /* request body: etcd/apiserver's 3 MiB */
-#define TH_LIMIT_OBJECT_B (1536u << 10)    /* one object at rest: etcd's 1.5 MiB */
-#define TH_LIMIT_HEADER_B (64u << 10)      /* request line and headers */
-#define TH_LIMIT_LIST_PAGE 500             /* what kubectl asks for */
-#define TH_LIMIT_WATCH_QUEUE 4096          /* events waiting for one slow watcher */
+#define TH_LIMIT_BODY_B (3u << 20)      /* request body: etcd/apiserver's 3 MiB */
+#define TH_LIMIT_OBJECT_B (1536u << 10) /* one object at rest: etcd's 1.5 MiB */
+#define TH_LIMIT_HEADER_B (64u << 10)   /* request line and headers */
+#define TH_LIMIT_LIST_PAGE 500          /* what kubectl asks for */
+#define TH_LIMIT_WATCH_QUEUE 4096       /* events waiting for one slow watcher */
 #define TH_LIMIT_WATCH_QUEUE_B (16u << 20)
 #define TH_LIMIT_WATCHERS 20000
-#define TH_LIMIT_WRITE_QUEUE 4096          /* writes waiting for the group commit */
-#define TH_LIMIT_COMMIT_ROWS 512           /* rows of one group commit */
-#define TH_LIMIT_PATCH_OPS 10000           /* operations of one JSON patch */
+#define TH_LIMIT_WRITE_QUEUE 4096 /* writes waiting for the group commit */
+#define TH_LIMIT_COMMIT_ROWS 512  /* rows of one group commit */
+#define TH_LIMIT_PATCH_OPS 10000  /* operations of one JSON patch */
 #define TH_LIMIT_ANNOTATIONS_B (256u << 10)
 #define TH_LIMIT_SELECTOR_B (16u << 10)
-#define TH_LIMIT_TLS_HANDSHAKES 512        /* at once; the oldest goes first */
+#define TH_LIMIT_TLS_HANDSHAKES 512 /* at once; the oldest goes first */
 #define TH_LIMIT_TLS_HANDSHAKE_MS 10000
 #define TH_LIMIT_CONNECTIONS 16384
 #define TH_LIMIT_LAYER_B (16ull << 30)
@@ -24,5 +24,5 @@
 #define TH_LIMIT_DOCKERFILE_B (1u << 20)
 #define TH_LIMIT_CONTAINER_LOG_B (10u << 20) /* rotation size, kubelet's default */
 #define TH_LIMIT_CONTAINER_LOG_FILES 5
-#define TH_LIMIT_CONFIG_FILE_B (8u << 20)    /* kubeconfig, profile state */
+#define TH_LIMIT_CONFIG_FILE_B (8u << 20) /* kubeconfig, profile state */
 #endif

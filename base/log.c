@@ -8,8 +8,8 @@
  * costs a load and a few comparisons.
  *
  * Invariants: a line never holds a control character (they turn into spaces), so nobody can forge a
- * second line through a value; a line is cut at LINE_MAX_B. Tables that were replaced stay linked and
- * are never freed, for a reader may still be in one; configuring is rare.
+ * second line through a value; a line is cut at LINE_MAX_B. Tables that were replaced stay linked
+ * and are never freed, for a reader may still be in one; configuring is rare.
  */
 #include "base/log.h"
 

@@ -9,7 +9,8 @@
 #include <stdint.h>
 
 enum th_log_level { TH_LOG_ERROR, TH_LOG_WARN, TH_LOG_INFO, TH_LOG_DEBUG, TH_LOG_TRACE };
-/* spec as THIMBLE_LOG; unknown words are ignored with a warning line. NULL reads the environment. */
+/* spec as THIMBLE_LOG; unknown words are ignored with a warning line. NULL reads the environment.
+ */
 void th_log_configure(const char *spec);
 void th_log_set_fd(int fd); /* default 2 */
 bool th_log_enabled(enum th_log_level level, const char *module);

@@ -7,13 +7,14 @@
  * nodes hold separators that only guide the way, each the shortest string that tells its two
  * neighbours apart. Both kinds of node keep their keys in the same struct keys.
  *
- * Searching a node touches none of its key strings but the first: the prefix that all keys of the node
- * share is compared once, and the eight bytes after it are kept as big-endian numbers (`head`)
+ * Searching a node touches none of its key strings but the first: the prefix that all keys of the
+ * node share is compared once, and the eight bytes after it are kept as big-endian numbers (`head`)
  * that a binary search compares as integers. Only equal heads lead to the strings.
  *
- * Invariants: separator i is greater than every key below child i and not greater than any key below
- * child i+1. Every node but the root and the last leaf has at least MIN keys, and no leaf but a lone
- * root is empty. keys.common is the length of the longest prefix that all keys of the node share; head[i] holds the bytes of key i from there on, zero padded.
+ * Invariants: separator i is greater than every key below child i and not greater than any key
+ * below child i+1. Every node but the root and the last leaf has at least MIN keys, and no leaf but
+ * a lone root is empty. keys.common is the length of the longest prefix that all keys of the node
+ * share; head[i] holds the bytes of key i from there on, zero padded.
  */
 #include "base/hmap.h"
 

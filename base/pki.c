@@ -1,14 +1,15 @@
 /* Certificates, keys and signatures over GnuTLS.
  *
  * Problem: the cluster has one CA, a handful of server and client certificates, and ServiceAccount
- * tokens signed with ES256; users' clients (Go, curl, browsers) must accept all of them. Design: ECDSA P-256
- * and SHA-256 throughout, which every client has and which is quick to make. Keys travel as PKCS#8 PEM,
- * certificates as PEM. Handles of GnuTLS live only inside one call.
+ * tokens signed with ES256; users' clients (Go, curl, browsers) must accept all of them. Design:
+ * ECDSA P-256 and SHA-256 throughout, which every client has and which is quick to make. Keys
+ * travel as PKCS#8 PEM, certificates as PEM. Handles of GnuTLS live only inside one call.
  *
- * Invariants: a certificate is backdated by an hour, so that a guest whose clock is a little behind its
- * host accepts it at once; a leaf never outlives its CA; serial numbers are 127 random bits, never
- * zero and never negative. Validity follows base/clock.h, so simulated clusters age properly; keys and serials come
- * from GnuTLS' generator, never from base/rand.h, so a seeded run still has secret keys.
+ * Invariants: a certificate is backdated by an hour, so that a guest whose clock is a little behind
+ * its host accepts it at once; a leaf never outlives its CA; serial numbers are 127 random bits,
+ * never zero and never negative. Validity follows base/clock.h, so simulated clusters age properly;
+ * keys and serials come from GnuTLS' generator, never from base/rand.h, so a seeded run still has
+ * secret keys.
  */
 #include "base/pki.h"
 
@@ -103,9 +104,9 @@ static int key_generate(gnutls_x509_privkey_t *ret, struct th_err *err)
 static int key_export(gnutls_x509_privkey_t key, char **ret, struct th_err *err)
 {
     AUTO_DATUM gnutls_datum_t pem = {0};
-    TLS_TRY(err, TH_R_INTERNAL, "writing a key",
-            gnutls_x509_privkey_export2_pkcs8(key, GNUTLS_X509_FMT_PEM, NULL, GNUTLS_PKCS_PLAIN,
-                                              &pem));
+    TLS_TRY(
+        err, TH_R_INTERNAL, "writing a key",
+        gnutls_x509_privkey_export2_pkcs8(key, GNUTLS_X509_FMT_PEM, NULL, GNUTLS_PKCS_PLAIN, &pem));
     *ret = text_of(&pem);
     explicit_bzero(pem.data, pem.size);
     return 0;
@@ -189,13 +190,15 @@ int th_pki_ca_new(const char *common_name, struct th_pki_pair *ret, struct th_er
 static int add_ip(gnutls_x509_crt_t crt, const char *text, struct th_err *err)
 {
     unsigned char ip[16];
-    unsigned n = inet_pton(AF_INET, text, ip) == 1 ? 4 : inet_pton(AF_INET6, text, ip) == 1 ? 16 : 0;
+    unsigned n = inet_pton(AF_INET, text, ip) == 1    ? 4
+                 : inet_pton(AF_INET6, text, ip) == 1 ? 16
+                                                      : 0;
     if (n == 0) {
         return th_fail(err, TH_R_INVALID, "not an IP address: \"%s\"", text);
     }
-    TLS_TRY(err, TH_R_INTERNAL, "IP address of a certificate",
-            gnutls_x509_crt_set_subject_alt_name(crt, GNUTLS_SAN_IPADDRESS, ip, n,
-                                                 GNUTLS_FSAN_APPEND));
+    TLS_TRY(
+        err, TH_R_INTERNAL, "IP address of a certificate",
+        gnutls_x509_crt_set_subject_alt_name(crt, GNUTLS_SAN_IPADDRESS, ip, n, GNUTLS_FSAN_APPEND));
     return 0;
 }
 
@@ -316,7 +319,8 @@ int th_pki_public_xy(const char *key_pem, unsigned char x[32], unsigned char y[3
     gnutls_ecc_curve_t curve;
     TH_TRY(pubkey_import(key_pem, &pub, err));
     TLS_TRY(err, TH_R_PARSE, "public point", gnutls_pubkey_export_ecc_raw(pub, &curve, &dx, &dy));
-    if (curve != GNUTLS_ECC_CURVE_SECP256R1 || !fixed_width(&dx, x, 32) || !fixed_width(&dy, y, 32)) {
+    if (curve != GNUTLS_ECC_CURVE_SECP256R1 || !fixed_width(&dx, x, 32) ||
+        !fixed_width(&dy, y, 32)) {
         return th_fail(err, TH_R_PARSE, "not a P-256 key");
     }
     return 0;

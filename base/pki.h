@@ -14,11 +14,11 @@ void th_pki_pair_done(struct th_pki_pair *p);
 int th_pki_ca_new(const char *common_name, struct th_pki_pair *ret, struct th_err *err) TH_MUST_USE;
 enum th_pki_use { TH_PKI_SERVER = 1, TH_PKI_CLIENT = 2 };
 struct th_pki_req {
-    const char *common_name;            /* user name of a client */
-    const char *const *organizations;   /* groups of a client; NULL-terminated or NULL */
-    const char *const *dns_names;       /* NULL-terminated or NULL */
-    const char *const *ip_addresses;    /* textual; NULL-terminated or NULL */
-    unsigned use;                       /* enum th_pki_use bits */
+    const char *common_name;          /* user name of a client */
+    const char *const *organizations; /* groups of a client; NULL-terminated or NULL */
+    const char *const *dns_names;     /* NULL-terminated or NULL */
+    const char *const *ip_addresses;  /* textual; NULL-terminated or NULL */
+    unsigned use;                     /* enum th_pki_use bits */
     int days;
 };
 int th_pki_issue(const struct th_pki_pair *ca, const struct th_pki_req *req,
@@ -26,7 +26,8 @@ int th_pki_issue(const struct th_pki_pair *ca, const struct th_pki_req *req,
 int th_pki_key_new(char **ret_key_pem, struct th_err *err) TH_MUST_USE;
 int th_pki_public_pem(const char *key_pem, char **ret_pub_pem, struct th_err *err) TH_MUST_USE;
 /* Raw public point, for a JWK: 32 bytes each. */
-int th_pki_public_xy(const char *key_pem, unsigned char x[32], unsigned char y[32], struct th_err *err);
+int th_pki_public_xy(const char *key_pem, unsigned char x[32], unsigned char y[32],
+                     struct th_err *err);
 /* ES256 (r||s, 64 bytes) over data. */
 int th_pki_sign_es256(const char *key_pem, const void *p, size_t n, unsigned char sig[64],
                       struct th_err *err) TH_MUST_USE;
@@ -34,6 +35,6 @@ int th_pki_verify_es256(const char *key_pem_private_or_public, const void *p, si
                         const unsigned char sig[64], struct th_err *err) TH_MUST_USE;
 /* Subject of a certificate: CN and all O's. For kubeconfigs and authentication. Each ret may be
  * NULL; organizations are added to ret_orgs. */
-int th_pki_subject(const char *cert_pem, char **ret_cn, struct th_strv *ret_orgs, int64_t *ret_not_after_ms,
-                   struct th_err *err) TH_MUST_USE;
+int th_pki_subject(const char *cert_pem, char **ret_cn, struct th_strv *ret_orgs,
+                   int64_t *ret_not_after_ms, struct th_err *err) TH_MUST_USE;
 #endif

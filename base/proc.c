@@ -1,16 +1,16 @@
 /* Child processes.
  *
- * Problem: Thimble runs crun, conmon, qemu tools and compilers, often from threads of a process with
- * much memory and many descriptors. fork copies page tables and runs arbitrary code of a
+ * Problem: Thimble runs crun, conmon, qemu tools and compilers, often from threads of a process
+ * with much memory and many descriptors. fork copies page tables and runs arbitrary code of a
  * multi-threaded program in the child; a shell adds quoting bugs. Design: clone with CLONE_VM and
  * CLONE_VFORK, as posix_spawn does, but with our own setup code, because posix_spawn knows neither
- * PR_SET_PDEATHSIG nor "close everything I did not name". The child borrows our memory until execve, so its
- * code (child_main) only makes system calls and writes to one struct.
+ * PR_SET_PDEATHSIG nor "close everything I did not name". The child borrows our memory until
+ * execve, so its code (child_main) only makes system calls and writes to one struct.
  *
- * Invariants: all signals are blocked while the child shares memory, and it starts with none blocked and all
- * handlers at their defaults. A descriptor reaches the child only through stdin/stdout/stderr
- * or keep_fds. PR_SET_PDEATHSIG fires when the *thread* that started the child ends: die_with_parent is
- * for threads that live as long as the process.
+ * Invariants: all signals are blocked while the child shares memory, and it starts with none
+ * blocked and all handlers at their defaults. A descriptor reaches the child only through
+ * stdin/stdout/stderr or keep_fds. PR_SET_PDEATHSIG fires when the *thread* that started the child
+ * ends: die_with_parent is for threads that live as long as the process.
  *
  * Running to the end does not wait for the pipes to close but for the process: a daemon left behind
  * by the child (conmon does that by design) may hold them for ever. Timeouts are real time,
@@ -84,7 +84,8 @@ static int child_descriptors(struct child *c)
         }
         next = to + 1;
     }
-    /* kernels before 5.11 cannot; ours are opened with O_CLOEXEC everywhere, this is the safety net */
+    /* kernels before 5.11 cannot; ours are opened with O_CLOEXEC everywhere, this is the safety net
+     */
     (void)syscall(SYS_close_range, next, ~0u, CLOSE_RANGE_CLOEXEC);
     return 0;
 }
@@ -137,7 +138,8 @@ static pid_t clone_child(struct child *c)
     sigset_t old;
     (void)sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &old);
-    pid_t pid = clone(child_main, (char *)stack + CHILD_STACK_B, CLONE_VM | CLONE_VFORK | SIGCHLD, c);
+    pid_t pid =
+        clone(child_main, (char *)stack + CHILD_STACK_B, CLONE_VM | CLONE_VFORK | SIGCHLD, c);
     int e = errno;
     (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
     (void)munmap(stack, CHILD_STACK_B);
@@ -169,8 +171,7 @@ pid_t th_proc_start(const struct th_proc_opts *opts, struct th_err *err)
         moves[3 + i] = (struct fd_move){opts->keep_fds[i], opts->keep_as[i]};
     }
     qsort(moves, n, sizeof(*moves), by_target);
-    struct child c = {
-        .opts = opts, .path = path, .moves = moves, .n_moves = n, .parent = getpid()};
+    struct child c = {.opts = opts, .path = path, .moves = moves, .n_moves = n, .parent = getpid()};
     pid_t pid = clone_child(&c);
     if (pid < 0) {
         return th_fail_errno(err, errno, TH_R_IO, "starting %s", name);
@@ -178,8 +179,8 @@ pid_t th_proc_start(const struct th_proc_opts *opts, struct th_err *err)
     if (c.step) {
         (void)waitpid(pid, NULL, 0);
         bool missing = strcmp(c.step, "execve") == 0 && (c.error == ENOENT || c.error == ENOEXEC);
-        return th_fail_errno(err, c.error, missing ? TH_R_NO_TOOL : TH_R_IO, "starting %s: %s", name,
-                             c.step);
+        return th_fail_errno(err, c.error, missing ? TH_R_NO_TOOL : TH_R_IO, "starting %s: %s",
+                             name, c.step);
     }
     return pid;
 }

@@ -6,9 +6,9 @@
  * tokens do not come from here but from GnuTLS, so seeding can never weaken them.
  *
  * th_siphash is SipHash with one compression and three finalization rounds, the variant meant for
- * hash tables: an attacker who chooses the keys of a map (label names, say) cannot make them collide
- * without the map's key. th_hash64 is the same function under a fixed key. FNV-1a is kept for the
- * places where Kubernetes' own values depend on it (pod template hashes).
+ * hash tables: an attacker who chooses the keys of a map (label names, say) cannot make them
+ * collide without the map's key. th_hash64 is the same function under a fixed key. FNV-1a is kept
+ * for the places where Kubernetes' own values depend on it (pod template hashes).
  */
 #include "base/rand.h"
 

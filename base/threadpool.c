@@ -4,9 +4,9 @@
  * must not. Design: a list of (function, argument) pairs under one lock, workers sleeping on a
  * condition. A job tells its result by itself, usually with th_ev_post.
  *
- * Invariants: jobs start in the order they were submitted; th_pool_free runs everything that is queued,
- * then joins, so an argument is never leaked. Submitting from inside a job is allowed, also while
- * the pool is being freed.
+ * Invariants: jobs start in the order they were submitted; th_pool_free runs everything that is
+ * queued, then joins, so an argument is never leaked. Submitting from inside a job is allowed, also
+ * while the pool is being freed.
  */
 #include "base/threadpool.h"
 
@@ -74,7 +74,8 @@ struct th_pool *th_pool_new(const char *name, size_t threads)
     p->n = threads;
     p->threads = th_xcalloc(threads, sizeof(*p->threads));
     (void)snprintf(p->name, sizeof(p->name), "%s", name);
-    /* Signals are for the thread that owns a signalfd: workers are born with all of them blocked. */
+    /* Signals are for the thread that owns a signalfd: workers are born with all of them blocked.
+     */
     sigset_t all;
     sigset_t old;
     (void)sigfillset(&all);

@@ -6,8 +6,8 @@
  * 0000-03-01 so that the leap day is the last of its year. The C library's calendar is not used:
  * it takes locks, reads time zones, and knows nothing of fractions.
  *
- * Limits: years 0000 to 9999, microseconds (a nanosecond input is cut, not rounded, as metav1 does),
- * durations that fit int64 microseconds. Leap seconds do not exist, as in Go.
+ * Limits: years 0000 to 9999, microseconds (a nanosecond input is cut, not rounded, as metav1
+ * does), durations that fit int64 microseconds. Leap seconds do not exist, as in Go.
  */
 #include "base/clock.h"
 

@@ -1,10 +1,10 @@
 /* Trees to text.
  *
  * Problem: objects at rest are bytes, so every write ends here; json-c's own serializer builds
- * the text in a buffer hung onto the node (memory that stays, and a write to a tree that others may be
- * reading), byte by byte. Design: one recursive walk over the nodes that appends to the
- * caller's th_buf. Strings are copied in runs; only quotes, backslashes and control characters
- * interrupt one.
+ * the text in a buffer hung onto the node (memory that stays, and a write to a tree that others may
+ * be reading), byte by byte. Design: one recursive walk over the nodes that appends to the caller's
+ * th_buf. Strings are copied in runs; only quotes, backslashes and control characters interrupt
+ * one.
  *
  * The text is canonical: no space, no escaped '/', non-ASCII as it is, doubles in the shortest form
  * that reads back the same, laid out as Go lays them out (an integral double has no ".0"). Equal
@@ -47,8 +47,8 @@ static void put_char(struct th_buf *b, char c)
 
 /* 0: as it is; 'u': \u00XX; else the letter after the backslash. */
 static const char escape_of[256] = {
-    [0 ... 7] = 'u',  ['\b'] = 'b',      ['\t'] = 't', ['\n'] = 'n',   [11] = 'u',
-    ['\f'] = 'f',     ['\r'] = 'r',      [14 ... 31] = 'u', ['"'] = '"', ['\\'] = '\\',
+    [0 ... 7] = 'u', ['\b'] = 'b', ['\t'] = 't',      ['\n'] = 'n', [11] = 'u',
+    ['\f'] = 'f',    ['\r'] = 'r', [14 ... 31] = 'u', ['"'] = '"',  ['\\'] = '\\',
 };
 
 static void put_string(struct th_buf *b, const char *s, size_t n)
@@ -147,8 +147,8 @@ static size_t format_double(double v, int low, int high, int exp_digits, char *b
 
 size_t th_json_format_double(double v, char *buf)
 {
-    /* Go goes on without exponent up to 10^21, but such text would read back as an integer that does
-     * not fit 64 bits. */
+    /* Go goes on without exponent up to 10^21, but such text would read back as an integer that
+     * does not fit 64 bits. */
     return format_double(v, -6, 18, 1, buf);
 }
 
@@ -204,7 +204,8 @@ static void put_member(const struct out *w, struct lh_entry *e, size_t level, bo
 
 static int by_name(const void *a, const void *b)
 {
-    return strcmp(lh_entry_k(*(struct lh_entry *const *)a), lh_entry_k(*(struct lh_entry *const *)b));
+    return strcmp(lh_entry_k(*(struct lh_entry *const *)a),
+                  lh_entry_k(*(struct lh_entry *const *)b));
 }
 
 static void put_object(const struct out *w, struct json_object *o, size_t level)

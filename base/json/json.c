@@ -7,9 +7,10 @@
  * chained without tests.
  *
  * Parsing is done twice on purpose: our scanner (scan.c) walks the text first, for json-c's own
- * strictness has gaps (it lets NaN and leading zeros pass, rounds numbers that do not fit, cuts names at
- * an escaped NUL) and its errors carry neither line nor what was expected. json-c's tokener then
- * builds the tree from text that is known to be good. The scan costs a few percent of the parse.
+ * strictness has gaps (it lets NaN and leading zeros pass, rounds numbers that do not fit, cuts
+ * names at an escaped NUL) and its errors carry neither line nor what was expected. json-c's
+ * tokener then builds the tree from text that is known to be good. The scan costs a few percent of
+ * the parse.
  *
  * Invariants: names never hold a NUL; doubles are finite; json-c's cached serialization is never
  * made (dump.c walks the nodes), so reading a tree does not write to it. Lookups in small objects
@@ -111,8 +112,7 @@ struct th_json *th_json_dup(const struct th_json *o)
         struct json_object *a = json_object_new_array_ext((int)(n ? n : 1));
         TH_ASSERT(a);
         for (size_t i = 0; i < n; i++) {
-            th_json_append(th_json_of(a),
-                           th_json_dup(th_json_of(json_object_array_get_idx(c, i))));
+            th_json_append(th_json_of(a), th_json_dup(th_json_of(json_object_array_get_idx(c, i))));
         }
         return th_json_of(a);
     }

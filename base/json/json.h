@@ -36,7 +36,7 @@ int th_json_parse_cstr(const char *s, struct th_json **ret, struct th_err *err) 
 struct th_json *th_json_ref(struct th_json *o);
 void th_json_unref(struct th_json *o);
 TH_DEFINE_AUTO(th_json, th_json_unref)
-struct th_json *th_json_dup(const struct th_json *o); /* deep copy */
+struct th_json *th_json_dup(const struct th_json *o);                 /* deep copy */
 bool th_json_equal(const struct th_json *a, const struct th_json *b); /* member order ignored */
 
 enum th_json_type th_json_type(const struct th_json *o);
@@ -52,7 +52,7 @@ void th_json_dump_pretty(const struct th_json *o, struct th_buf *b); /* 2 spaces
 /* The same two with members in byte order at every level; for hashes, and for `-o json`. */
 void th_json_dump_sorted(const struct th_json *o, struct th_buf *b);
 void th_json_dump_pretty_sorted(const struct th_json *o, struct th_buf *b);
-char *th_json_to_string(const struct th_json *o);                    /* the caller frees */
+char *th_json_to_string(const struct th_json *o); /* the caller frees */
 
 /* New nodes. */
 struct th_json *th_json_object(void);
@@ -65,9 +65,9 @@ struct th_json *th_json_bool(bool v);
 struct th_json *th_json_double(double v); /* NaN and infinities give null */
 
 /* Scalars; the default is what the node is not. Strings are borrowed. */
-const char *th_json_str(const struct th_json *o);                 /* NULL unless a string */
+const char *th_json_str(const struct th_json *o); /* NULL unless a string */
 size_t th_json_str_len(const struct th_json *o);
-int64_t th_json_as_int(const struct th_json *o, int64_t def);     /* ints and integral doubles */
+int64_t th_json_as_int(const struct th_json *o, int64_t def); /* ints and integral doubles */
 double th_json_as_double(const struct th_json *o, double def);
 bool th_json_as_bool(const struct th_json *o, bool def);
 
@@ -99,7 +99,7 @@ bool th_json_next(struct th_json_iter *it);
 struct th_json *th_json_at(const struct th_json *a, size_t i); /* borrowed; NULL past the end */
 void th_json_append(struct th_json *a, struct th_json *value); /* takes value */
 void th_json_append_str(struct th_json *a, const char *s);
-void th_json_set_at(struct th_json *a, size_t i, struct th_json *value); /* takes; i < len */
+void th_json_set_at(struct th_json *a, size_t i, struct th_json *value);    /* takes; i < len */
 void th_json_insert_at(struct th_json *a, size_t i, struct th_json *value); /* i <= len */
 void th_json_del_at(struct th_json *a, size_t i);
 void th_json_sort(struct th_json *a, int (*cmp)(const struct th_json *, const struct th_json *));
@@ -122,8 +122,8 @@ struct th_json *th_json_path_array(struct th_json *o, const char *path);
 
 /* Builds a tree from a printf-like template: th_json_build("{'a':%s,'n':%d,'o':%o}", str, int64_t,
  * struct th_json *). Single quotes stand for double ones in the template only; %s is a C string
- * (escaped; NULL gives null), %d an int64_t (cast plain ints), %f a double, %b an int taken as bool,
- * %o a node that is taken. %s may also stand for a member's name. Inside quotes % means itself.
- * A template that does not parse is a broken invariant (aborts). */
+ * (escaped; NULL gives null), %d an int64_t (cast plain ints), %f a double, %b an int taken as
+ * bool, %o a node that is taken. %s may also stand for a member's name. Inside quotes % means
+ * itself. A template that does not parse is a broken invariant (aborts). */
 struct th_json *th_json_build(const char *template, ...);
 #endif

@@ -1,13 +1,13 @@
 /* Reaching into trees by path, and building trees from templates.
  *
- * Problem: code that reads "spec.template.metadata.labels" through four lookups and four tests hides
- * what it wants; code that builds an object call by call hides its shape. Design: paths are small
- * strings walked in place, no allocation; templates are JSON with single quotes and four
+ * Problem: code that reads "spec.template.metadata.labels" through four lookups and four tests
+ * hides what it wants; code that builds an object call by call hides its shape. Design: paths are
+ * small strings walked in place, no allocation; templates are JSON with single quotes and four
  * conversions, read once per call by a parser of a hundred lines.
  *
  * Reading never fails: a step that is missing, null or of another kind gives NULL. Writing makes
- * objects where there is nothing (or something that is not an object) and accepts an index only for an
- * element that exists. Templates are constants of ours, so a malformed one aborts; values never
+ * objects where there is nothing (or something that is not an object) and accepts an index only for
+ * an element that exists. Templates are constants of ours, so a malformed one aborts; values never
  * become part of the syntax, so nothing has to be escaped by callers.
  */
 #include "base/json/json_priv.h"

@@ -1,10 +1,10 @@
 /* What an unquoted YAML scalar means.
  *
  * Problem: `port: 8080`, `on`, `1e3`, `0x1f`, `~` and `2026-01-02` are written alike and mean
- * different things, and clients compare our reading with that of the Go library behind kubectl. Design: that
- * library's rules (YAML 1.1 words, C-like integers with underscores, its float pattern, its subset of
- * timestamps), decided from the first byte as it does: a scalar that does not begin like a word of the
- * table, a digit, a sign or a point is a string at once.
+ * different things, and clients compare our reading with that of the Go library behind kubectl.
+ * Design: that library's rules (YAML 1.1 words, C-like integers with underscores, its float
+ * pattern, its subset of timestamps), decided from the first byte as it does: a scalar that does
+ * not begin like a word of the table, a digit, a sign or a point is a string at once.
  *
  * The same function serves the writer: a string must be quoted exactly when it would be read as
  * something else.
@@ -19,19 +19,26 @@ static const struct {
     enum th_yaml_kind kind;
     bool b;
 } words[] = {
-    {"y", TH_YAML_BOOL, true},      {"Y", TH_YAML_BOOL, true},      {"yes", TH_YAML_BOOL, true},
-    {"Yes", TH_YAML_BOOL, true},    {"YES", TH_YAML_BOOL, true},    {"true", TH_YAML_BOOL, true},
-    {"True", TH_YAML_BOOL, true},   {"TRUE", TH_YAML_BOOL, true},   {"on", TH_YAML_BOOL, true},
-    {"On", TH_YAML_BOOL, true},     {"ON", TH_YAML_BOOL, true},     {"n", TH_YAML_BOOL, false},
-    {"N", TH_YAML_BOOL, false},     {"no", TH_YAML_BOOL, false},    {"No", TH_YAML_BOOL, false},
-    {"NO", TH_YAML_BOOL, false},    {"false", TH_YAML_BOOL, false}, {"False", TH_YAML_BOOL, false},
-    {"FALSE", TH_YAML_BOOL, false}, {"off", TH_YAML_BOOL, false},   {"Off", TH_YAML_BOOL, false},
-    {"OFF", TH_YAML_BOOL, false},   {"~", TH_YAML_NULL, false},     {"null", TH_YAML_NULL, false},
-    {"Null", TH_YAML_NULL, false},  {"NULL", TH_YAML_NULL, false},  {".nan", TH_YAML_RANGE, false},
-    {".NaN", TH_YAML_RANGE, false}, {".NAN", TH_YAML_RANGE, false}, {".inf", TH_YAML_RANGE, false},
-    {".Inf", TH_YAML_RANGE, false}, {".INF", TH_YAML_RANGE, false}, {"+.inf", TH_YAML_RANGE, false},
-    {"+.Inf", TH_YAML_RANGE, false}, {"+.INF", TH_YAML_RANGE, false}, {"-.inf", TH_YAML_RANGE, false},
-    {"-.Inf", TH_YAML_RANGE, false}, {"-.INF", TH_YAML_RANGE, false}, {"<<", TH_YAML_MERGE, false},
+    {"y", TH_YAML_BOOL, true},       {"Y", TH_YAML_BOOL, true},
+    {"yes", TH_YAML_BOOL, true},     {"Yes", TH_YAML_BOOL, true},
+    {"YES", TH_YAML_BOOL, true},     {"true", TH_YAML_BOOL, true},
+    {"True", TH_YAML_BOOL, true},    {"TRUE", TH_YAML_BOOL, true},
+    {"on", TH_YAML_BOOL, true},      {"On", TH_YAML_BOOL, true},
+    {"ON", TH_YAML_BOOL, true},      {"n", TH_YAML_BOOL, false},
+    {"N", TH_YAML_BOOL, false},      {"no", TH_YAML_BOOL, false},
+    {"No", TH_YAML_BOOL, false},     {"NO", TH_YAML_BOOL, false},
+    {"false", TH_YAML_BOOL, false},  {"False", TH_YAML_BOOL, false},
+    {"FALSE", TH_YAML_BOOL, false},  {"off", TH_YAML_BOOL, false},
+    {"Off", TH_YAML_BOOL, false},    {"OFF", TH_YAML_BOOL, false},
+    {"~", TH_YAML_NULL, false},      {"null", TH_YAML_NULL, false},
+    {"Null", TH_YAML_NULL, false},   {"NULL", TH_YAML_NULL, false},
+    {".nan", TH_YAML_RANGE, false},  {".NaN", TH_YAML_RANGE, false},
+    {".NAN", TH_YAML_RANGE, false},  {".inf", TH_YAML_RANGE, false},
+    {".Inf", TH_YAML_RANGE, false},  {".INF", TH_YAML_RANGE, false},
+    {"+.inf", TH_YAML_RANGE, false}, {"+.Inf", TH_YAML_RANGE, false},
+    {"+.INF", TH_YAML_RANGE, false}, {"-.inf", TH_YAML_RANGE, false},
+    {"-.Inf", TH_YAML_RANGE, false}, {"-.INF", TH_YAML_RANGE, false},
+    {"<<", TH_YAML_MERGE, false},
 };
 
 static size_t digits_at(const char *s)
@@ -92,9 +99,10 @@ static bool as_integer(const char *s, struct th_yaml_value *v)
         }
     }
     const char *all = "0123456789abcdefABCDEF";
-    size_t n = base == 16 ? strspn(s, all) : base == 10 ? digits_at(s)
-               : base == 8                              ? strspn(s, "01234567")
-                                                        : strspn(s, "01");
+    size_t n = base == 16   ? strspn(s, all)
+               : base == 10 ? digits_at(s)
+               : base == 8  ? strspn(s, "01234567")
+                            : strspn(s, "01");
     if (n == 0 || s[n]) {
         return false;
     }

@@ -1,10 +1,11 @@
 /* Slices of JSON text.
  *
  * Problem: a resourceVersion, a name or the labels of an object are a few bytes in kilobytes of
- * text; parsing a tree for them costs fifty times the time and seventeen times the memory. Design:
- * a walk that knows strings and brackets and nothing else. Strings are skipped by memchr, the
- * inside of values by a depth counter, so that it runs at nearly the speed of memory and needs no
- * stack: the depth of the text does not matter.
+ * text; parsing a tree for them costs fifty times the time and seventeen times the memory.
+ *
+ * Design: a walk that knows strings and brackets and nothing else. Strings are skipped by memchr,
+ * the inside of values by a depth counter, so that it runs at nearly the speed of memory and needs
+ * no stack: the depth of the text does not matter.
  */
 #include "base/json/slice.h"
 

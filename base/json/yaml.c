@@ -2,9 +2,9 @@
  *
  * Problem: manifests are written by people, in YAML, in files of many documents; the API speaks
  * JSON. What kubectl makes of a file must be what we make of it. Design: libyaml's event stream is
- * turned into th_json nodes by recursive descent; resolve.c decides what an unquoted scalar is. Anchors
- * are kept as nodes and copied at each alias. Text that begins like JSON is tried as JSON first, as
- * kubectl does, which is faster and reads JSON's own escapes (surrogate pairs, "\/").
+ * turned into th_json nodes by recursive descent; resolve.c decides what an unquoted scalar is.
+ * Anchors are kept as nodes and copied at each alias. Text that begins like JSON is tried as JSON
+ * first, as kubectl does, which is faster and reads JSON's own escapes (surrogate pairs, "\/").
  *
  * Limits: aliases can multiply a small text a billion times, therefore copied nodes count against
  * TH_LIMIT_YAML_NODES like written ones, and depth is that of the resulting tree.
@@ -40,7 +40,8 @@ struct parse {
 
 static int fail_at(struct parse *p, yaml_mark_t at, const char *what)
 {
-    return th_fail(p->err, TH_R_PARSE, "line %zu, column %zu: %s", at.line + 1, at.column + 1, what);
+    return th_fail(p->err, TH_R_PARSE, "line %zu, column %zu: %s", at.line + 1, at.column + 1,
+                   what);
 }
 
 static int next_event(struct parse *p, yaml_event_t *e)

@@ -7,7 +7,8 @@
 
 /* All documents of a stream; empty ones are left out. ret_docs is a JSON array (caller unrefs).
  * Errors are TH_R_PARSE: "line 3, column 5: ...". */
-int th_yaml_parse(const char *p, size_t n, struct th_json **ret_docs, struct th_err *err) TH_MUST_USE;
+int th_yaml_parse(const char *p, size_t n, struct th_json **ret_docs,
+                  struct th_err *err) TH_MUST_USE;
 /* Exactly one document; JSON is accepted too, since it is YAML. */
 int th_yaml_parse_one(const char *p, size_t n, struct th_strv *dups, struct th_json **ret,
                       struct th_err *err) TH_MUST_USE;

@@ -1,11 +1,11 @@
 /* Trees to YAML, as kubectl prints them.
  *
  * Problem: people diff `-o yaml` output between clusters; ours should differ only where the objects
- * do. Design: libyaml's emitter is the ancestor of the one kubectl uses, so folding, indentation and
- * the choice between plain and quoted follow from asking it for the same styles: block collections, literal
- * style for text with line breaks, plain for strings that read back as strings, double quotes for
- * those that would not. Members are sorted the way that library sorts them: runs of digits count as
- * numbers, letters come after everything else.
+ * do. Design: libyaml's emitter is the ancestor of the one kubectl uses, so folding, indentation
+ * and the choice between plain and quoted follow from asking it for the same styles: block
+ * collections, literal style for text with line breaks, plain for strings that read back as
+ * strings, double quotes for those that would not. Members are sorted the way that library sorts
+ * them: runs of digits count as numbers, letters come after everything else.
  */
 #include "base/json/yaml.h"
 
@@ -101,8 +101,8 @@ static void emit_scalar(yaml_emitter_t *y, const char *tag, const char *s, size_
                         yaml_scalar_style_t style)
 {
     yaml_event_t e;
-    TH_ASSERT(yaml_scalar_event_initialize(&e, NULL, (const yaml_char_t *)tag, (const yaml_char_t *)s,
-                                           (int)n, !tag, !tag, style));
+    TH_ASSERT(yaml_scalar_event_initialize(&e, NULL, (const yaml_char_t *)tag,
+                                           (const yaml_char_t *)s, (int)n, !tag, !tag, style));
     emit(y, &e);
 }
 

@@ -123,8 +123,9 @@ static void durations_follow_go(void **state)
         assert_int_equal(us, cases[i].us);
         assert_string_equal(th_duration_format(us, buf), cases[i].back);
     }
-    static const char *const bad[] = {"",   "5",   "s",     ".s",    "1x", "1s ",
-                                      "--", "1 s", "3000000h", "1m5", "-",  "99999999999999999999s"};
+    static const char *const bad[] = {"",         "5",   "s",  ".s",
+                                      "1x",       "1s ", "--", "1 s",
+                                      "3000000h", "1m5", "-",  "99999999999999999999s"};
     for (size_t i = 0; i < TH_ARRAY_LEN(bad); i++) {
         int64_t us = 5;
         assert_int_equal(th_duration_parse(bad[i], &us, NULL), -TH_R_PARSE);
@@ -139,10 +140,11 @@ static void ages_follow_kubectl(void **state)
         int64_t s;
         const char *text;
     } cases[] = {
-        {-5, "<invalid>"}, {-1, "0s"}, {0, "0s"}, {119, "119s"}, {120, "2m"}, {125, "2m5s"},
-        {599, "9m59s"}, {600, "10m"}, {10799, "179m"}, {10800, "3h"}, {11100, "3h5m"},
-        {28799, "7h59m"}, {28800, "8h"}, {172799, "47h"}, {172800, "2d"}, {190800, "2d5h"},
-        {691199, "7d23h"}, {691200, "8d"}, {63071999, "729d"}, {63072000, "2y"},
+        {-5, "<invalid>"},  {-1, "0s"},        {0, "0s"},          {119, "119s"},
+        {120, "2m"},        {125, "2m5s"},     {599, "9m59s"},     {600, "10m"},
+        {10799, "179m"},    {10800, "3h"},     {11100, "3h5m"},    {28799, "7h59m"},
+        {28800, "8h"},      {172799, "47h"},   {172800, "2d"},     {190800, "2d5h"},
+        {691199, "7d23h"},  {691200, "8d"},    {63071999, "729d"}, {63072000, "2y"},
         {63158400, "2y1d"}, {252288000, "8y"}, {315360000, "10y"},
     };
     char buf[TH_TIME_LEN];

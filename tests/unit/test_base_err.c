@@ -15,7 +15,8 @@ static void fail_sets_reason_and_message_and_returns_the_code(void **state)
 {
     (void)state;
     TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
-    assert_int_equal(th_fail(&err, TH_R_NOT_FOUND, "pods \"%s\" not found", "web"), -TH_R_NOT_FOUND);
+    assert_int_equal(th_fail(&err, TH_R_NOT_FOUND, "pods \"%s\" not found", "web"),
+                     -TH_R_NOT_FOUND);
     assert_int_equal(err.reason, TH_R_NOT_FOUND);
     assert_string_equal(err.msg, "pods \"web\" not found");
     assert_int_equal(err.sys_errno, 0);
@@ -48,9 +49,12 @@ static void errno_decides_space_and_permission(void **state)
         int e;
         enum th_reason given, expected;
     } cases[] = {
-        {ENOSPC, TH_R_IO, TH_R_NO_SPACE},        {EDQUOT, TH_R_IO, TH_R_NO_SPACE},
-        {EACCES, TH_R_IO, TH_R_NO_PERMISSION},   {EPERM, TH_R_IO, TH_R_NO_PERMISSION},
-        {EIO, TH_R_IO, TH_R_IO},                 {ENOSPC, TH_R_STATE_CORRUPT, TH_R_STATE_CORRUPT},
+        {ENOSPC, TH_R_IO, TH_R_NO_SPACE},
+        {EDQUOT, TH_R_IO, TH_R_NO_SPACE},
+        {EACCES, TH_R_IO, TH_R_NO_PERMISSION},
+        {EPERM, TH_R_IO, TH_R_NO_PERMISSION},
+        {EIO, TH_R_IO, TH_R_IO},
+        {ENOSPC, TH_R_STATE_CORRUPT, TH_R_STATE_CORRUPT},
         {EACCES, TH_R_NO_QEMU, TH_R_NO_QEMU},
     };
     for (size_t i = 0; i < TH_ARRAY_LEN(cases); i++) {
@@ -143,11 +147,17 @@ static void status_reasons_map_back(void **state)
         int http;
         enum th_reason expected;
     } cases[] = {
-        {"NotFound", 404, TH_R_NOT_FOUND}, {"Conflict", 409, TH_R_CONFLICT},
-        {"AlreadyExists", 409, TH_R_ALREADY_EXISTS}, {"Expired", 410, TH_R_EXPIRED},
-        {"Gone", 410, TH_R_GONE}, {"InternalError", 500, TH_R_INTERNAL},
-        {"Invalid", 422, TH_R_INVALID}, {NULL, 403, TH_R_FORBIDDEN}, {"", 429, TH_R_TOO_MANY_REQUESTS},
-        {"SomethingNew", 503, TH_R_UNAVAILABLE}, {"SomethingNew", 418, TH_R_INTERNAL},
+        {"NotFound", 404, TH_R_NOT_FOUND},
+        {"Conflict", 409, TH_R_CONFLICT},
+        {"AlreadyExists", 409, TH_R_ALREADY_EXISTS},
+        {"Expired", 410, TH_R_EXPIRED},
+        {"Gone", 410, TH_R_GONE},
+        {"InternalError", 500, TH_R_INTERNAL},
+        {"Invalid", 422, TH_R_INVALID},
+        {NULL, 403, TH_R_FORBIDDEN},
+        {"", 429, TH_R_TOO_MANY_REQUESTS},
+        {"SomethingNew", 503, TH_R_UNAVAILABLE},
+        {"SomethingNew", 418, TH_R_INTERNAL},
     };
     for (size_t i = 0; i < TH_ARRAY_LEN(cases); i++) {
         assert_int_equal(th_reason_from_status(cases[i].status, cases[i].http), cases[i].expected);

@@ -197,9 +197,16 @@ static void ordered_map_agrees_with_a_plain_array(void **state)
         }
         if (step % 6000 == 0) {
             compare_all(m, model, N);
-            static const char *const prefixes[] = {
-                "", "/", "/registry/", "/registry/pods/ns-3/", "/registry/pods/ns-3",
-                "/registry/aaaaaaaa", "/registry/zzz", "\x01", "\xff", "nothing"};
+            static const char *const prefixes[] = {"",
+                                                   "/",
+                                                   "/registry/",
+                                                   "/registry/pods/ns-3/",
+                                                   "/registry/pods/ns-3",
+                                                   "/registry/aaaaaaaa",
+                                                   "/registry/zzz",
+                                                   "\x01",
+                                                   "\xff",
+                                                   "nothing"};
             for (size_t i = 0; i < TH_ARRAY_LEN(prefixes); i++) {
                 compare_prefix(m, model, N, prefixes[i]);
             }

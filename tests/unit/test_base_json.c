@@ -1,6 +1,7 @@
 /* base/json: strict parsing with positions, duplicates, dumping, trees, paths and templates. */
 #include "base/json/json.h"
 #include "base/limits.h"
+#include "base/rand.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -216,7 +217,8 @@ static void thousands_of_duplicates_are_cut_off(void **state)
 static void scalars_convert_only_where_it_is_exact(void **state)
 {
     (void)state;
-    TH_AUTO(th_json) struct th_json *o =
+    TH_AUTO(th_json)
+    struct th_json *o =
         parse("{\"i\":5,\"d\":5.0,\"h\":5.5,\"s\":\"5\",\"b\":true,\"n\":null,\"big\":1e19}");
     assert_int_equal(th_json_as_int(th_json_get(o, "i"), -1), 5);
     assert_int_equal(th_json_as_int(th_json_get(o, "d"), -1), 5);
@@ -348,7 +350,8 @@ static void arrays_insert_delete_and_sort_stably(void **state)
     assert_dump(a, "[\"z\",1,2,3,9,\"end\"]");
     assert_null(th_json_at(a, 6));
     assert_null(th_json_at(NULL, 0));
-    TH_AUTO(th_json) struct th_json *s =
+    TH_AUTO(th_json)
+    struct th_json *s =
         parse("[{\"k\":2,\"n\":0},{\"k\":1,\"n\":1},{\"k\":2,\"n\":2},{\"k\":1,\"n\":3}]");
     th_json_sort(s, by_value);
     assert_dump(s, "[{\"k\":1,\"n\":1},{\"k\":1,\"n\":3},{\"k\":2,\"n\":0},{\"k\":2,\"n\":2}]");
@@ -368,16 +371,25 @@ static void values_outlive_their_parent_by_reference(void **state)
 static void paths_walk_objects_and_arrays(void **state)
 {
     (void)state;
-    TH_AUTO(th_json) struct th_json *o =
+    TH_AUTO(th_json)
+    struct th_json *o =
         parse("{\"spec\":{\"c\":[{\"image\":\"x\"},{\"ports\":[[7,8]]}],\"n\":3,\"on\":true},"
               "\"a.b\":1}");
     static const struct {
         const char *path, *json;
     } cases[] = {
-        {"spec.c[0].image", "\"x\""}, {"spec.c[1].ports[0][1]", "8"}, {"spec.n", "3"},
-        {"spec.c[2]", "null"},        {"spec.c[0].image.x", "null"},  {"spec.missing.x", "null"},
-        {"a.b", "null"},              {"spec.c.image", "null"},       {"spec[0]", "null"},
-        {"spec.c[x]", "null"},        {"spec.c[0", "null"},           {"spec.c[]", "null"},
+        {"spec.c[0].image", "\"x\""},
+        {"spec.c[1].ports[0][1]", "8"},
+        {"spec.n", "3"},
+        {"spec.c[2]", "null"},
+        {"spec.c[0].image.x", "null"},
+        {"spec.missing.x", "null"},
+        {"a.b", "null"},
+        {"spec.c.image", "null"},
+        {"spec[0]", "null"},
+        {"spec.c[x]", "null"},
+        {"spec.c[0", "null"},
+        {"spec.c[]", "null"},
     };
     for (size_t i = 0; i < TH_ARRAY_LEN(cases); i++) {
         assert_dump(th_json_path(o, cases[i].path), cases[i].json);
@@ -416,13 +428,15 @@ static void paths_make_what_is_missing(void **state)
 static void templates_build_trees(void **state)
 {
     (void)state;
-    TH_AUTO(th_json) struct th_json *o = th_json_build(
+    TH_AUTO(th_json)
+    struct th_json *o = th_json_build(
         "{'kind':'Pod', 'n':%d,'s':%s,'none':%s,'b':%b,'o':%o,'f':%f,%s:[1,-2.5,true,null,{},[]],"
         "'pct':'25%','it\\'s':''}",
         (int64_t)-5, "quote\" and \\", NULL, 2, th_json_array(), 0.5, "dynamic");
-    assert_dump(o, "{\"kind\":\"Pod\",\"n\":-5,\"s\":\"quote\\\" and \\\\\",\"none\":null,\"b\":true,"
-                   "\"o\":[],\"f\":0.5,\"dynamic\":[1,-2.5,true,null,{},[]],\"pct\":\"25%\","
-                   "\"it's\":\"\"}");
+    assert_dump(o,
+                "{\"kind\":\"Pod\",\"n\":-5,\"s\":\"quote\\\" and \\\\\",\"none\":null,\"b\":true,"
+                "\"o\":[],\"f\":0.5,\"dynamic\":[1,-2.5,true,null,{},[]],\"pct\":\"25%\","
+                "\"it's\":\"\"}");
 }
 
 static void build_in_a_child(const char *template)
@@ -483,6 +497,38 @@ static void a_dump_over_the_buffers_max_is_dropped_whole(void **state)
     assert_string_equal(th_buf_cstr(&b), "abc[");
 }
 
+/* Whatever text comes: either our scanner names the fault, or the tree dumps to text that gives the
+ * same tree. json-c may never be the one to refuse. */
+static void damaged_text_is_refused_by_us_or_round_trips(void **state)
+{
+    (void)state;
+    static const char good[] =
+        "{\"a\":[1,-2.5e3,\"x\\u00e9\\n\",{\"b\":null,\"c\":[true,false,[]]}],"
+        "\"d\":{},\"e\":0.125,\"f\":\"\\ud83d\\ude00 \xc3\xbc\"}";
+    static const char bytes[] = "{}[]\",:\\ /0123456789-+.eEutrfn \n\x01\x80\xc3\xff";
+    th_rand_seed(21);
+    for (int i = 0; i < 30000; i++) {
+        size_t n = sizeof(good) - 1 - (i % 3 ? 0 : th_rand_below(sizeof(good) - 1));
+        th_autofree char *text = th_xmemdup(good, n);
+        for (uint64_t edits = 1 + th_rand_below(3); n && edits > 0; edits--) {
+            text[th_rand_below(n)] = bytes[th_rand_below(sizeof(bytes) - 1)];
+        }
+        TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
+        TH_AUTO(th_json) struct th_json *o = NULL;
+        th_autostrv struct th_strv dups = TH_STRV_INIT;
+        if (th_json_parse(text, n, &dups, &o, &err) < 0) {
+            assert_true(th_startswith(err.msg, "line "));
+            continue;
+        }
+        TH_AUTO(th_json) struct th_json *back = NULL;
+        th_autofree char *dump = th_json_to_string(o);
+        assert_int_equal(th_json_parse_cstr(dump, &back, NULL), 0);
+        assert_true(th_json_equal(o, back));
+        th_autofree char *again = th_json_to_string(back);
+        assert_string_equal(dump, again);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -505,6 +551,7 @@ int main(void)
         cmocka_unit_test(a_malformed_template_aborts),
         cmocka_unit_test(pretty_and_sorted_layouts),
         cmocka_unit_test(a_dump_over_the_buffers_max_is_dropped_whole),
+        cmocka_unit_test(damaged_text_is_refused_by_us_or_round_trips),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

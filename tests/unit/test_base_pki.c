@@ -50,9 +50,8 @@ static unsigned verify(const char *pem, const char *ca_pem, const char *purpose,
         {GNUTLS_DT_DNS_HOSTNAME, (unsigned char *)(uintptr_t)host, 0},
     };
     unsigned flags = 0;
-    assert_int_equal(gnutls_x509_trust_list_verify_crt2(trust, &crt, 1, data, host ? 2 : 1, 0, &flags,
-                                                        NULL),
-                     0);
+    assert_int_equal(
+        gnutls_x509_trust_list_verify_crt2(trust, &crt, 1, data, host ? 2 : 1, 0, &flags, NULL), 0);
     gnutls_x509_crt_deinit(crt);
     gnutls_x509_trust_list_deinit(trust, 1);
     return flags;
@@ -75,7 +74,8 @@ static void a_server_certificate_is_good_for_its_names_only(void **state)
         verify(p.cert_pem, ca.cert_pem, GNUTLS_KP_TLS_WWW_SERVER, "kubernetes.default.svc"), 0);
     assert_int_equal(verify(p.cert_pem, ca.cert_pem, GNUTLS_KP_TLS_WWW_SERVER, "127.0.0.1"), 0);
     assert_int_equal(verify(p.cert_pem, ca.cert_pem, GNUTLS_KP_TLS_WWW_SERVER, "::1"), 0);
-    assert_int_not_equal(verify(p.cert_pem, ca.cert_pem, GNUTLS_KP_TLS_WWW_SERVER, "example.org"), 0);
+    assert_int_not_equal(verify(p.cert_pem, ca.cert_pem, GNUTLS_KP_TLS_WWW_SERVER, "example.org"),
+                         0);
     assert_int_not_equal(verify(p.cert_pem, ca.cert_pem, GNUTLS_KP_TLS_WWW_CLIENT, NULL), 0);
 }
 
@@ -192,7 +192,8 @@ static void es256_signatures_hold_for_their_data_and_key(void **state)
             assert_int_equal(th_pki_verify_es256(other, &i, sizeof(i), sig, NULL),
                              -TH_R_UNAUTHORIZED);
             sig[i] ^= 1;
-            assert_int_equal(th_pki_verify_es256(pub, &i, sizeof(i), sig, NULL), -TH_R_UNAUTHORIZED);
+            assert_int_equal(th_pki_verify_es256(pub, &i, sizeof(i), sig, NULL),
+                             -TH_R_UNAUTHORIZED);
             sig[i] ^= 1;
             int changed = i + 1;
             assert_int_equal(th_pki_verify_es256(pub, &changed, sizeof(i), sig, NULL),

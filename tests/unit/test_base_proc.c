@@ -18,8 +18,7 @@
 
 #define SH(...) ((const char *const[]){"/bin/sh", "-c", __VA_ARGS__, NULL})
 #define OPTS(...)                                                                                  \
-    (&(struct th_proc_opts){                                                                       \
-        .argv = __VA_ARGS__, .stdin_fd = -1, .stdout_fd = -1, .stderr_fd = -1})
+    (&(struct th_proc_opts){.argv = __VA_ARGS__, .stdin_fd = -1, .stdout_fd = -1, .stderr_fd = -1})
 #define NO_INPUT ((struct th_str){0})
 
 static void output_and_errors_are_gathered_apart(void **state)
@@ -28,8 +27,8 @@ static void output_and_errors_are_gathered_apart(void **state)
     th_autobuf struct th_buf out = TH_BUF_INIT;
     th_autobuf struct th_buf err_out = TH_BUF_INIT;
     int code = -1;
-    assert_int_equal(th_proc_run(OPTS(SH("echo out; echo err >&2")), NO_INPUT, &out, &err_out, 10000,
-                                 &code, NULL),
+    assert_int_equal(th_proc_run(OPTS(SH("echo out; echo err >&2")), NO_INPUT, &out, &err_out,
+                                 10000, &code, NULL),
                      0);
     assert_string_equal(th_buf_cstr(&out), "out\n");
     assert_string_equal(th_buf_cstr(&err_out), "err\n");
@@ -40,8 +39,8 @@ static void one_buffer_for_both_keeps_the_order(void **state)
 {
     (void)state;
     th_autobuf struct th_buf b = TH_BUF_INIT;
-    assert_int_equal(th_proc_run(OPTS(SH("echo 1; echo 2 >&2; echo 3; echo 4 >&2")), NO_INPUT, &b, &b,
-                                 10000, NULL, NULL),
+    assert_int_equal(th_proc_run(OPTS(SH("echo 1; echo 2 >&2; echo 3; echo 4 >&2")), NO_INPUT, &b,
+                                 &b, 10000, NULL, NULL),
                      0);
     assert_string_equal(th_buf_cstr(&b), "1\n2\n3\n4\n");
 }
@@ -59,8 +58,8 @@ static void input_is_fed_even_to_those_who_do_not_read(void **state)
                      0);
     assert_int_equal(out.n, in.n);
     assert_memory_equal(out.p, in.p, in.n);
-    assert_int_equal(th_proc_run(OPTS(SH("exit 0")), th_buf_str(&in), NULL, NULL, 10000, NULL, NULL),
-                     0);
+    assert_int_equal(
+        th_proc_run(OPTS(SH("exit 0")), th_buf_str(&in), NULL, NULL, 10000, NULL, NULL), 0);
     th_buf_clear(&out);
     assert_int_equal(th_proc_run(OPTS(SH("cat")), NO_INPUT, &out, NULL, 10000, NULL, NULL), 0);
     assert_int_equal(out.n, 0);
@@ -127,8 +126,8 @@ static void a_daemon_left_behind_does_not_hold_us(void **state)
     (void)state;
     th_autobuf struct th_buf out = TH_BUF_INIT;
     int64_t begin = th_mono_ms();
-    assert_int_equal(th_proc_run(OPTS(SH("sleep 60 & echo $!; exit 0")), NO_INPUT, &out, &out, 50000,
-                                 NULL, NULL),
+    assert_int_equal(th_proc_run(OPTS(SH("sleep 60 & echo $!; exit 0")), NO_INPUT, &out, &out,
+                                 50000, NULL, NULL),
                      0);
     assert_true(th_mono_ms() - begin < 30000);
     pid_t orphan = (pid_t)strtol(th_buf_cstr(&out), NULL, 10);
@@ -167,8 +166,8 @@ static void targets_may_cross_sources(void **state)
     char second[12];
     (void)snprintf(first, sizeof(first), "%d", b[1]);
     (void)snprintf(second, sizeof(second), "%d", a[1]);
-    o.argv = (const char *const[]){"/bin/sh", "-c", "eval \"echo A >&$0; echo B >&$1\"", first, second,
-                                   NULL};
+    o.argv = (const char *const[]){"/bin/sh", "-c",   "eval \"echo A >&$0; echo B >&$1\"",
+                                   first,     second, NULL};
     o.keep_fds = (const int[]){a[1], b[1]};
     o.keep_as = (const int[]){b[1], a[1]};
     o.n_keep = 2;
@@ -198,12 +197,13 @@ static void environment_folder_and_session_are_as_asked(void **state)
     th_autobuf struct th_buf out = TH_BUF_INIT;
     assert_int_equal(th_proc_run(&o, NO_INPUT, &out, NULL, 10000, NULL, NULL), 0);
     assert_true(th_startswith(th_buf_cstr(&out), "value /usr "));
-    pid_t pid = th_proc_start(&(struct th_proc_opts){.argv = (const char *const[]){"sleep", "50", NULL},
-                                                     .stdin_fd = -1,
-                                                     .stdout_fd = -1,
-                                                     .stderr_fd = -1,
-                                                     .new_session = true},
-                              NULL);
+    pid_t pid =
+        th_proc_start(&(struct th_proc_opts){.argv = (const char *const[]){"sleep", "50", NULL},
+                                             .stdin_fd = -1,
+                                             .stdout_fd = -1,
+                                             .stderr_fd = -1,
+                                             .new_session = true},
+                      NULL);
     assert_int_equal(getsid(pid), pid);
     assert_int_equal(kill(pid, SIGKILL), 0);
     int status;
@@ -221,12 +221,13 @@ static void signals_start_clean(void **state)
     (void)pthread_sigmask(SIG_BLOCK, &set, &old);
     void (*was)(int) = signal(SIGPIPE, SIG_IGN);
     th_autobuf struct th_buf out = TH_BUF_INIT;
-    assert_int_equal(th_proc_runl(&out, 10000, NULL, "grep", "-E", "Sig(Blk|Ign)", "/proc/self/status",
-                                  NULL),
-                     0);
+    assert_int_equal(
+        th_proc_runl(&out, 10000, NULL, "grep", "-E", "Sig(Blk|Ign)", "/proc/self/status", NULL),
+        0);
     (void)signal(SIGPIPE, was);
     (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
-    assert_string_equal(th_buf_cstr(&out), "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
+    assert_string_equal(th_buf_cstr(&out),
+                        "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
 }
 
 static void output_beyond_the_buffers_max_is_drained(void **state)
@@ -234,9 +235,9 @@ static void output_beyond_the_buffers_max_is_drained(void **state)
     (void)state;
     th_autobuf struct th_buf out;
     th_buf_init(&out, 1000);
-    assert_int_equal(th_proc_run(OPTS(SH("head -c 1000000 /dev/zero")), NO_INPUT, &out, NULL, 20000,
-                                 NULL, NULL),
-                     0);
+    assert_int_equal(
+        th_proc_run(OPTS(SH("head -c 1000000 /dev/zero")), NO_INPUT, &out, NULL, 20000, NULL, NULL),
+        0);
     assert_true(out.overflow);
     assert_true(out.n <= 1000);
 }

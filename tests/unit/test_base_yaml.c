@@ -1,6 +1,7 @@
 /* base/yaml: scalars as go-yaml resolves them, structure, limits, faults, and kubectl's layout. */
 #include "base/json/yaml.h"
 #include "base/limits.h"
+#include "base/rand.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -89,7 +90,7 @@ static void scalars_resolve_as_in_go(void **state)
 static void structure_becomes_objects_and_arrays(void **state)
 {
     (void)state;
-    assert_one("a:\n  b:\n  - 1\n  - c: x\n    d: [1, {e: f}]\n", 
+    assert_one("a:\n  b:\n  - 1\n  - c: x\n    d: [1, {e: f}]\n",
                "{\"a\":{\"b\":[1,{\"c\":\"x\",\"d\":[1,{\"e\":\"f\"}]}]}}");
     assert_one("t: |\n  line 1\n   line 2\n", "{\"t\":\"line 1\\n line 2\\n\"}");
     assert_one("t: >-\n  a\n  b\n\n  c\n", "{\"t\":\"a b\\nc\"}");
@@ -299,6 +300,36 @@ static void long_text_is_folded_and_reads_back(void **state)
     assert_true(th_json_equal(o, back));
 }
 
+static void damaged_text_is_refused_or_round_trips(void **state)
+{
+    (void)state;
+    static const char good[] =
+        "a: &x [1, two, {three: ~}]\nb: *x\nc: |\n  text\n   more\n"
+        "d: {<<: {e: 1.5}, 'f': \"q\\n\"}\n- no\n? k\n: !!str 5\n--- \ng: h\n";
+    static const char bytes[] = "{}[]\"',:&*!|>-?~#%@` \n\tax019._\\\x01\x80\xc3";
+    th_rand_seed(22);
+    for (int i = 0; i < 6000; i++) {
+        size_t n = sizeof(good) - 1 - th_rand_below(sizeof(good) - 1);
+        th_autofree char *text = th_xmemdup(good, n);
+        for (uint64_t edits = th_rand_below(4); n && edits > 0; edits--) {
+            text[th_rand_below(n)] = bytes[th_rand_below(sizeof(bytes) - 1)];
+        }
+        TH_AUTO(th_json) struct th_json *docs = NULL;
+        TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
+        if (th_yaml_parse(text, n, &docs, &err) < 0) {
+            assert_int_equal(err.reason, TH_R_PARSE);
+            continue;
+        }
+        th_autobuf struct th_buf b = TH_BUF_INIT;
+        th_yaml_dump(docs, &b);
+        TH_AUTO(th_json) struct th_json *back = NULL;
+        if (th_yaml_parse_one(b.p, b.n, NULL, &back, &err) < 0) {
+            fail_msg("%s\n%s", err.msg, b.p);
+        }
+        assert_true(th_json_equal(docs, back));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -313,6 +344,7 @@ int main(void)
         cmocka_unit_test(depth_counts_through_aliases),
         cmocka_unit_test(output_is_laid_out_as_kubectl_does),
         cmocka_unit_test(long_text_is_folded_and_reads_back),
+        cmocka_unit_test(damaged_text_is_refused_or_round_trips),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
