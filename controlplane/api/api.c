@@ -314,6 +314,7 @@ static int find_resource(struct th_call *c, struct th_err *err)
         if (!c->sub || (r->rest && !th_streq(r->sub, "proxy"))) {
             return fail_unknown(err);
         }
+        c->ctx.subresource = c->sub->name;
     }
     return 0;
 }
@@ -413,6 +414,9 @@ int th_api_call(struct th_api *api, const struct th_areq *req, struct th_aresp *
         .warnings = &c.warnings,
         .client = api->client,
         .cluster = api->cluster,
+        .extra = (const char *const *)req->id->extra.v,
+        .uid = req->id->uid,
+        .authz = api->authz,
     };
     int64_t start_us = th_mono_us();
     TH_AUTO_ERR struct th_err local = TH_ERR_INIT;

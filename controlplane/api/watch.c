@@ -400,6 +400,8 @@ int th_verb_watch(struct th_call *c, struct th_err *err)
     w->call.ctx.warnings = NULL;
     w->call.ctx.user = "";
     w->call.ctx.groups = NULL;
+    w->call.ctx.extra = NULL;
+    w->call.ctx.uid = NULL;
     w->ticker = c->api->ticker;
     w->bookmarks = o.bookmarks;
     int64_t now = th_mono_ms();

@@ -60,7 +60,7 @@ static void forget_changeable(struct th_json *spec, const struct th_json *from)
         }
     }
     static const char *const fields[] = {"activeDeadlineSeconds", "tolerations", "schedulingGates",
-                                         "ephemeralContainers", "nodeName", "terminationGracePeriodSeconds"};
+                                         "terminationGracePeriodSeconds"};
     for (size_t i = 0; i < TH_ARRAY_LEN(fields); i++) {
         const struct th_json *v = th_json_get(from, fields[i]);
         if (v) {
@@ -88,7 +88,9 @@ static bool has_all(const struct th_json *list, const struct th_json *wanted)
 void th_pod_validate_update(const struct th_req_ctx *c, const struct th_json *obj,
                             const struct th_json *old, struct th_err *err)
 {
-    (void)c;
+    if (c->subresource) { /* binding, resize, ... change what a PUT may not, each its own part */
+        return;
+    }
     const struct th_json *a = th_json_get(obj, "spec"), *b = th_json_get(old, "spec");
     struct th_json *same TH_AUTO(th_json) = th_json_dup(a);
     forget_changeable(same, b);

@@ -25,7 +25,4 @@ int th_scale_get(const struct th_req_ctx *c, const struct th_json *obj, struct t
                  struct th_err *err);
 int th_scale_update(const struct th_req_ctx *c, const struct th_json *old, const struct th_json *body,
                     struct th_json **ret, struct th_err *err);
-/* POST pods/binding and the old /bindings. */
-int th_pod_bind(const struct th_req_ctx *c, const char *ns, const char *name, const struct th_json *body,
-                struct th_json **ret, struct th_err *err);
 #endif

@@ -31,6 +31,10 @@ struct th_req_ctx {
     struct th_strv *warnings;    /* HTTP Warning headers, one text each */
     struct th_client *client;    /* in-process, acting as the system */
     void *cluster;               /* struct th_cluster (resources/cluster.h): allocators, config */
+    const char *subresource;     /* the one written through, NULL: the object itself */
+    const char *const *extra;    /* who asks, further: "key=value", NULL-terminated or NULL */
+    const char *uid;             /* of the user, or NULL */
+    void *authz;                 /* struct th_authz, for the access reviews */
 };
 
 struct th_column {
@@ -80,7 +84,8 @@ struct th_subresource {
     const char *group, *version, *kind; /* of body and answer */
     unsigned verbs;
     /* PUT and PATCH: builds the new object from the stored one and the body; NULL with name
-     * "status": the status part of body over old. */
+     * "status": the status part of body over old. POST without a create hook does the same and
+     * answers with a Status (binding). */
     int (*update)(const struct th_req_ctx *c, const struct th_json *old, const struct th_json *body,
                   struct th_json **ret, struct th_err *err);
     /* GET: what is shown; NULL: the whole object. */
