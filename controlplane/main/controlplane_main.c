@@ -29,7 +29,9 @@ struct config {
     const char *tls_cert, *tls_key, *ca_cert, *ca_key, *client_ca, *sa_key, *sa_issuer, *token_file;
     const char *service_cidr, *pod_cidr, *cluster_domain, *dns_ip, *advertise;
     const char *controllers, *scheduler, *node_socket;
+    const char *run, *etc;
     struct th_strv disable_admission;
+    struct th_strv made; /* strings that the members above point to */
     int ready_fd;
 };
 
@@ -61,6 +63,8 @@ static const char usage[] =
     "  --controllers all|none|NAME,-NAME   --scheduler on|off\n"
     "  --disable-admission NAME,...   --node-socket PATH\n"
     "  --kubeconfig PATH       admin's kubeconfig (default: DIR/admin.kubeconfig)\n"
+    "  --etc DIR               identity files and cluster.json of `thimbled init` give defaults\n"
+    "  --run DIR               api.sock is made there, node.sock looked for\n"
     "  --ready-fd N            gets one line when ready, and is closed\n";
 
 static const struct option options[] = {
@@ -76,6 +80,7 @@ static const struct option options[] = {
     {"scheduler", required_argument, NULL, 14},   {"disable-admission", required_argument, NULL, 15},
     {"node-socket", required_argument, NULL, 16}, {"kubeconfig", required_argument, NULL, 17},
     {"ready-fd", required_argument, NULL, 18},    {"help", no_argument, NULL, 'h'},
+    {"run", required_argument, NULL, 'r'},        {"etc", required_argument, NULL, 'e'},
     {NULL, 0, NULL, 0},
 };
 
@@ -89,7 +94,8 @@ static int parse_flags(int argc, char **argv, struct config *c)
         [10] = &c->pod_cidr,     [11] = &c->cluster_domain, [12] = &c->dns_ip,
         [13] = &c->controllers,  [14] = &c->scheduler,     [16] = &c->node_socket,
         [17] = &c->kubeconfig,   ['a'] = &c->advertise,    ['d'] = &c->data,
-        ['l'] = &c->listen,      ['u'] = &c->unix_socket,
+        ['l'] = &c->listen,      ['u'] = &c->unix_socket,   ['r'] = &c->run,
+        ['e'] = &c->etc,
     };
     optind = 1;
     for (int o = 0; (o = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
@@ -114,6 +120,61 @@ static int parse_flags(int argc, char **argv, struct config *c)
         (void)fputs(optind < argc ? "unexpected argument\n" : "--data or --memory is needed\n",
                     stderr);
         return -1;
+    }
+    return 0;
+}
+
+static const char *keep(struct config *c, char *s)
+{
+    th_strv_take(&c->made, s);
+    return s;
+}
+
+static void dflt(const char **slot, const char *value)
+{
+    *slot = *slot ? *slot : value;
+}
+
+/* What the command line did not say, from `thimbled init`: identity files and cluster.json in ETC
+ * (vm/launcher/protocol.h), sockets in RUN. */
+static int read_surroundings(struct config *c, struct th_err *err)
+{
+    if (c->run) {
+        dflt(&c->unix_socket, keep(c, th_path_join(c->run, "api.sock")));
+        dflt(&c->node_socket, keep(c, th_path_join(c->run, "node.sock")));
+    }
+    if (!c->etc) {
+        return 0;
+    }
+    const struct {
+        const char **slot;
+        const char *file;
+    } files[] = {{&c->tls_cert, "server.crt"}, {&c->tls_key, "server.key"}, {&c->ca_cert, "ca.crt"},
+                 {&c->ca_key, "ca.key"},       {&c->sa_key, "sa.key"}};
+    for (size_t i = 0; i < TH_ARRAY_LEN(files); i++) {
+        dflt(files[i].slot, keep(c, th_path_join(c->etc, files[i].file)));
+    }
+    th_autofree char *path = th_path_join(c->etc, "cluster.json");
+    th_autobuf struct th_buf text = TH_BUF_INIT;
+    TH_AUTO(th_json) struct th_json *o = NULL;
+    TH_TRY(th_io_read_file(path, 1u << 20, &text, err));
+    TH_TRY(th_json_parse(th_buf_cstr(&text), text.n, NULL, &o, err));
+    const struct {
+        const char **slot;
+        const char *name;
+    } members[] = {{&c->service_cidr, "serviceCIDR"}, {&c->pod_cidr, "podCIDR"},
+                   {&c->cluster_domain, "clusterDomain"}, {&c->dns_ip, "dnsIP"}};
+    for (size_t i = 0; i < TH_ARRAY_LEN(members); i++) {
+        const char *v = th_json_path_str(o, members[i].name);
+        if (v) {
+            dflt(members[i].slot, keep(c, th_xstrdup(v)));
+        }
+    }
+    int port = (int)th_json_path_int(o, "apiPort", 6443);
+    const char *ip = th_json_path_str(o, "nodeIP");
+    dflt(&c->listen, keep(c, th_xasprintf("0.0.0.0:%d", port)));
+    if (ip) {
+        dflt(&c->advertise, keep(c, th_xasprintf("%s:%d", ip, port)));
     }
     return 0;
 }
@@ -316,16 +377,22 @@ static int start(const struct config *c, struct th_cluster *k, struct th_cp_iden
 
 int th_controlplane_main(int argc, char **argv)
 {
-    struct config c = {.listen = "127.0.0.1:6443",
-                       .service_cidr = "10.96.0.0/16",
-                       .pod_cidr = "10.244.0.0/16",
-                       .cluster_domain = "cluster.local",
-                       .node_socket = "/run/thimble/node.sock",
-                       .disable_admission = TH_STRV_INIT,
-                       .ready_fd = -1};
+    struct config c = {
+        .disable_admission = TH_STRV_INIT, .made = TH_STRV_INIT, .ready_fd = -1};
     th_log_configure(NULL);
     int r = parse_flags(argc, argv, &c);
+    TH_AUTO_ERR struct th_err flags_err = TH_ERR_INIT;
+    if (r == 0 && read_surroundings(&c, &flags_err) < 0) {
+        th_error("controlplane", "cannot start", "error=%s", th_log_q(flags_err.msg));
+        r = -1;
+    }
+    dflt(&c.listen, "127.0.0.1:6443");
+    dflt(&c.service_cidr, "10.96.0.0/16");
+    dflt(&c.pod_cidr, "10.244.0.0/16");
+    dflt(&c.cluster_domain, "cluster.local");
+    dflt(&c.node_socket, "/run/thimble/node.sock");
     if (r != 0) {
+        th_strv_done(&c.made);
         th_strv_done(&c.disable_admission);
         return r > 0 ? 0 : 2;
     }
@@ -359,6 +426,7 @@ int th_controlplane_main(int argc, char **argv)
     }
     stop(&p);
     th_cp_identity_done(&id);
+    th_strv_done(&c.made);
     th_strv_done(&c.disable_admission);
     return code;
 }
