@@ -282,6 +282,7 @@ int agent_load(struct agent *a, struct th_err *err)
         }
     }
     drop_strangers(a);
+    sandbox_prune(a, &uids);
     return th_net_restore(a->net, (const char *const *)uids.v, uids.n, err);
 }
 
@@ -392,8 +393,6 @@ static int start_informers(struct agent *a, struct th_err *err)
     th_autofree char *sel = th_xasprintf("spec.nodeName=%s", a->o.name);
     struct th_informer_opts svc = {.gvr = TH_GVR_SERVICES, .arg = a};
     TH_TRY(th_informer_start(a->client, &svc, &a->svc_inf, err));
-    /* Service variables are part of a container's first environment: wait for them, not for ever. */
-    (void)th_informer_wait_synced(a->svc_inf, 3000);
     struct th_informer_opts o = {.gvr = TH_GVR_PODS, .field_selector = sel, .on_event = on_pod, .arg = a};
     TH_TRY(th_informer_start(a->client, &o, &a->pod_inf, err));
     (void)th_ev_add_timer(a->ev, 50, 100, on_synced_wait, a);

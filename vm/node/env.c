@@ -227,6 +227,8 @@ static void service_links(struct pod *p, struct th_json *env)
     if (!p->a->svc_inf) {
         return;
     }
+    /* after a start of the agent: wait for the first list, but not for ever */
+    (void)th_informer_wait_synced(p->a->svc_inf, 5000);
     TH_AUTO(th_json) struct th_json *k = th_informer_get(p->a->svc_inf, "default", "kubernetes");
     if (k) {
         env_service(env, k);

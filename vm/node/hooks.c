@@ -110,7 +110,6 @@ void hook_run(struct pod *p, struct ctr *c, bool post_start)
     pthread_attr_t attr;
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&attr, 512 << 10);
     if (pthread_create(&t, &attr, hook_thread, h) != 0) {
         th_error(NODE_MOD, "no thread for a lifecycle hook", NULL);
         c->prestop_running = false;

@@ -92,7 +92,8 @@ int inst_load(const char *dir, struct inst *ret, struct th_err *err)
         .gids = th_json_dup(th_json_get(o, "gids")),
         .stop_signal = dup_str(o, "stopSignal"),
         .hook_started = th_json_path_bool(o, "hookStarted", false),
-        .hook_done = th_json_path_bool(o, "hookDone", false),
+        /* a hook that was under way when the agent ended is not run again */
+        .hook_done = th_json_path_bool(o, "hookDone", false) || th_json_path_bool(o, "hookStarted", false),
     };
     ret->state = th_json_path_bool(o, "exited", false) ? I_EXITED
                  : ret->started_ms                     ? I_RUNNING

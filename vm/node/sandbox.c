@@ -136,6 +136,18 @@ static void ns_drop(const char *dir)
     (void)rmdir(dir);
 }
 
+void sandbox_prune(struct agent *a, const struct th_strv *keep)
+{
+    th_autostrv struct th_strv names = TH_STRV_INIT;
+    list_or_none(a->ns_dir, &names);
+    for (size_t i = 0; i < names.n; i++) {
+        if (!th_strv_has(keep, names.v[i])) {
+            th_autofree char *dir = th_path_join(a->ns_dir, names.v[i]);
+            ns_drop(dir);
+        }
+    }
+}
+
 int sandbox_ensure(struct pod *p, struct th_err *err)
 {
     if (sandbox_alive(p)) {

@@ -59,7 +59,8 @@ static struct th_json *waiting(const struct pod *p, const struct ctr *c)
 static bool shown_waiting(const struct ctr *c)
 {
     return c->cur.state == I_NONE || c->cur.state == I_CREATED ||
-           (c->cur.state == I_EXITED && c->wait_reason && !c->pod->terminating && !c->pod->end_reason);
+           (c->cur.state == I_EXITED && c->wait_reason && !c->pod->terminating && !c->pod->end_reason &&
+            pod_restartable(c->pod, c, c->cur.exit_code));
 }
 
 static void add_resources(struct th_json *o, const struct ctr *c)
