@@ -1,8 +1,8 @@
 /* Typed calls over any transport.
  *
- * Everything here is the same whether the API server is in this process or behind TLS: building the
- * path of a resource, the options of a verb as query or DeleteOptions body, paging through lists,
- * and turning a Status into th_err. A transport only carries one request to an answer
+ * Everything here is the same whether the API server is in this process or behind TLS: building
+ * the path of a resource, the options of a verb as query or DeleteOptions body, paging through
+ * lists, and turning a Status into th_err. A transport only carries one request to an answer
  * (client_priv.h).
  *
  * Lists ask for pages of TH_LIMIT_LIST_PAGE, as client-go's pager does; and as there, a continue

@@ -1,15 +1,19 @@
 /* The recorder of Events.
  *
  * Problem: controllers and nodes say what they do as Event objects. Saying it must never hold up
- * the work, and a loop that fails a thousand times must not write a thousand objects. Design:
- * th_event_record builds the Event in the caller's thread and puts it into a bounded queue; one
- * thread writes them. What arrives is correlated as client-go's EventCorrelator does it, so that
- * `kubectl describe` shows the same lines:
- *   - the spam filter: per source and object a bucket of 25 events, refilled by one in 5 minutes;
- *   - aggregation: from the tenth different message of one (object, type, reason) within 10 minutes
- * on, further ones become one Event "(combined from similar events): ...";
+ * the work, and a loop that fails a thousand times must not write a thousand objects.
+ *
+ * Design: th_event_record builds the Event in the caller's thread and puts it into a bounded
+ * queue; one thread writes them. What arrives is correlated as client-go's EventCorrelator does
+ * it, so that `kubectl describe` shows the same lines:
+ *
+ *   - the spam filter: per source and object a bucket of 25 events, refilled by one in 5
+ *     minutes;
+ *   - aggregation: from the tenth different message of one (object, type, reason) within 10
+ *     minutes on, further ones become one Event "(combined from similar events): ...";
  *   - counting: the same Event again is a PATCH of count and lastTimestamp.
- * What is remembered for this is bounded: the oldest go when CACHE_MAX is reached.
+ *
+ * What is remembered for this is bounded: at CACHE_MAX entries, half of a map is forgotten.
  *
  * An Event whose namespace is being deleted, or which the server refuses for another reason, is
  * dropped with a line in the log. When the server is away the thread tries a few times, the queue
@@ -184,10 +188,9 @@ static int count_up(struct th_recorder *r, struct written *w, const struct item 
                     struct th_err *err)
 {
     TH_AUTO(th_json)
-    struct th_json *patch =
-        th_json_build("{'count':%d,'lastTimestamp':%s,'message':%s}", w->count + 1,
-                      th_json_path_str(it->event, "lastTimestamp"),
-                      th_json_path_str(it->event, "message"));
+    struct th_json *patch = th_json_build(
+        "{'count':%d,'lastTimestamp':%s,'message':%s}", w->count + 1,
+        th_json_path_str(it->event, "lastTimestamp"), th_json_path_str(it->event, "message"));
     const struct th_patch_opts o = {.kind = TH_PATCH_STRATEGIC};
     TH_TRY(th_client_patch(r->c, TH_GVR_EVENTS, w->ns, w->name, NULL, &o, patch, NULL, err));
     w->count++;

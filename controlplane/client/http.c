@@ -2,8 +2,9 @@
  *
  * Every thread may call; each request takes an easy handle out of a small pool, so that the
  * connection (and the TLS handshake behind it) of an earlier request is used again, and puts it
- * back. More calls at once than the pool holds get handles of their own, closed afterwards. libcurl
- * itself repeats a request whose kept connection turns out to be dead before anything came back.
+ * back. More calls at once than the pool holds get handles of their own, closed afterwards.
+ * libcurl itself repeats a request whose kept connection turns out to be dead before anything came
+ * back.
  *
  * Certificates and keys come as PEM text. Debian's libcurl is built with GnuTLS, which takes file
  * names only, so the text is put into memfds and named /proc/self/fd/N: keys never touch a disk.

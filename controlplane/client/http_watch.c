@@ -8,7 +8,8 @@
  *
  * A status >= 400 has a Status as body, which becomes the error of the next call. The end of the
  * stream is an ordinary thing (servers end watches after some minutes) and is TH_R_UNAVAILABLE:
- * watch again from the last revision. A line that was cut in two by a broken connection is dropped.
+ * watch again from the last revision. A line that was cut in two by a broken connection is
+ * dropped.
  */
 #include "base/clock.h"
 #include "base/json/slice.h"

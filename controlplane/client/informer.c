@@ -1,17 +1,18 @@
 /* Informers: a copy of the server's objects, kept current by list and watch.
  *
  * Problem: controllers read thousands of objects each time they act; they must read memory, and
- * must hear of every change, also of those that happened while the connection was away. Design: one
- * thread per informer. It lists (page by page, as text), compares with what it has, reports
- * additions, changes and deletions, and then watches from the list's revision. A watch that ends is
- * opened again from the last revision seen (bookmarks keep that one fresh on quiet resources); a
- * revision that the server has forgotten (410) leads back to the list. Failures back off from
- * BACKOFF_MIN_MS to BACKOFF_MAX_MS with jitter.
+ * must hear of every change, also of those that happened while the connection was away.
+ *
+ * Design: one thread per informer. It lists (page by page, as text), compares with what it has,
+ * reports additions, changes and deletions, and then watches from the list's revision. A watch
+ * that ends is opened again from the last revision seen (bookmarks keep that one fresh on quiet
+ * resources); a revision that the server has forgotten (410) leads back to the list. Failures back
+ * off from BACKOFF_MIN_MS to BACKOFF_MAX_MS with jitter.
  *
  * The cache keeps text, not trees: a tree costs seventeen times its text and cannot be shared
  * between threads. Entries are immutable and counted; a reader takes references under the lock and
- * parses outside of it, so callbacks may call the informer. Key and owner are read from the text in
- * place.
+ * parses outside of it, so callbacks may call the informer. Key and owner are read from the text
+ * in place.
  *
  * Items of a list may lack kind and apiVersion (upstream's do); they are put in, so that readers
  * and callbacks always see whole objects.

@@ -1,12 +1,13 @@
 /* The head scanner.
  *
  * Problem: every write must carry its own resourceVersion, which is known only in the writer's
- * thread, and every watcher with a label selector wants the labels; parsing the tree for that would
- * cost fifty times what is needed (and seventeen times the memory of the text).
+ * thread, and every watcher with a label selector wants the labels; parsing the tree for that
+ * would cost fifty times what is needed (and seventeen times the memory of the text).
+ *
  * Design: one pass over the text that knows strings and brackets. It stops at depth two: the
  * members of the object and those of its metadata. It runs once per write in the caller's thread;
- * the writer only copies three pieces together. Strings are skipped by memchr, so the speed is that
- * of memory.
+ * the writer only copies three pieces together. Strings are skipped by memchr, so the speed is
+ * that of memory.
  *
  * Limits: names are compared as they stand; "metadata" written with \u escapes would not be found,
  * which is no loss since the text comes from th_json_dump, which writes no such escape. Of

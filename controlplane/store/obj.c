@@ -1,12 +1,13 @@
 /* Objects and events: immutable, counted, one allocation each.
  *
- * An object is struct, key and stamped bytes in one block, so that a cache of 100,000 of them costs
- * one allocation each and a reference is one atomic increment. An event adds the frames: the text
- * of the watch line, made by whoever needs it first and shared by all watchers after that. Two
- * threads may build the same frame at once; the one that comes second throws its copy away.
+ * An object is struct, key and stamped bytes in one block, so that a cache of 100,000 of them
+ * costs one allocation each and a reference is one atomic increment. An event adds the frames: the
+ * text of the watch line, made by whoever needs it first and shared by all watchers after that.
+ * Two threads may build the same frame at once; the one that comes second throws its copy away.
  *
  * A selector's transition out (an update after which the object no longer matches) is shown as
- * DELETED with the state before, stamped with the event's revision, as upstream's watch cache does.
+ * DELETED with the state before, stamped with the event's revision, as upstream's watch cache
+ * does.
  */
 #include "base/json/slice.h"
 #include "controlplane/store/store_priv.h"

@@ -3,6 +3,7 @@
  * Problem: what was acknowledged must be there after kill -9 and after power loss, at the price of
  * one fsync for as many writes as are waiting, and 50,000 objects must be back in memory in less
  * than a second.
+ *
  * Design: one table, one row per revision, the revision being the rowid, so that new rows are
  * always appended at the right edge of the tree; an index over the key, whose entries end in the
  * rowid, so that "newest of every key" reads the index alone. WAL with synchronous=FULL: COMMIT
@@ -14,18 +15,18 @@
  * never a scan of what is there, and stops after any number of rows. log_b is the running total of
  * value bytes, which makes "more than N bytes of history" a subtraction.
  *
- * Two connections: `w` belongs to the writer's thread; `r` reads history for watches and lists that
- * begin far back, under read_lock. Each read is one read transaction that looks at the compaction
- * point first, so that it never misses rows that are deleted meanwhile.
+ * Two connections: `w` belongs to the writer's thread; `r` reads history for watches and lists
+ * that begin far back, under read_lock. Each read is one read transaction that looks at the
+ * compaction point first, so that it never misses rows that are deleted meanwhile.
  *
  * Failures: an error before or in COMMIT is rolled back, and the caller fails the whole batch.
  * After an I/O error (not after a full disk) the connection is opened anew before the next write,
  * and rows above the newest acknowledged revision, which a failed COMMIT may have left behind, are
  * removed.
  *
- * Upstream: etcd keeps a B+tree keyed by revision and an index in memory, and compacts by rewriting
- * that index; kine has this table with more indexes, polls it for watches and commits with
- * synchronous=NORMAL.
+ * Upstream: etcd keeps a B+tree keyed by revision and an index in memory, and compacts by
+ * rewriting that index; kine has this table with more indexes, polls it for watches and commits
+ * with synchronous=NORMAL.
  */
 #include "base/io.h"
 #include "base/log.h"

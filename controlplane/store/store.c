@@ -4,8 +4,8 @@
  * revision begins with the present and undoes the ring's events back to that revision; only when
  * the ring does not reach back far enough is SQLite asked.
  *
- * A caller's thread does what can be done before the queue: sizes are checked and heads are scanned
- * there, so that the one writer has little left to do. A full queue makes callers wait.
+ * A caller's thread does what can be done before the queue: sizes are checked and heads are
+ * scanned there, so that the one writer has little left to do. A full queue makes callers wait.
  */
 #include "base/log.h"
 #include "controlplane/store/store_priv.h"

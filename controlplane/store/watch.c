@@ -1,21 +1,26 @@
 /* Watches.
  *
  * Problem: thousands of watchers, each interested in one resource or one namespace, must all get
- * each event of theirs once and in order, starting from any revision, while a slow one costs nobody
- * else anything. Design: watchers sit in buckets by the whole path segments of their prefix:
- * "group/plural/ns/", "group/plural/" or "" for everything shorter. An event looks into three
- * buckets, whatever the number of watchers elsewhere, and puts one more reference to itself into
- * each queue. The event is shared, and so is its serialized frame. Joining: under hub.lock, which
- * the writer holds while it publishes, a new watcher takes what the ring has after its revision and
- * enters its bucket; nothing can come between. If it begins before the ring, the stretch up to now
- * is read from SQLite in its own thread, in chunks, while new events gather in its queue. If
- * compaction overtakes that reading, the watcher is cut off and lists again.
+ * each event of theirs once and in order, starting from any revision, while a slow one costs
+ * nobody else anything.
+ *
+ * Design: watchers sit in buckets by the whole path segments of their prefix: "group/plural/ns/",
+ * "group/plural/" or "" for everything shorter. An event looks into three buckets, whatever the
+ * number of watchers elsewhere, and puts one more reference to itself into each queue. The event
+ * is shared, and so is its serialized frame.
+ *
+ * Joining: under hub.lock, which the writer holds while it publishes, a new watcher takes what the
+ * ring has after its revision and enters its bucket; nothing can come between. If it begins before
+ * the ring, the stretch up to now is read from SQLite in its own thread, in chunks, while new
+ * events gather in its queue. If compaction overtakes that reading, the watcher is cut off and
+ * lists again.
  *
  * Slow watchers: a queue over TH_LIMIT_WATCH_QUEUE events or TH_LIMIT_WATCH_QUEUE_B bytes is
  * emptied and marked as cut; it gets nothing more. Upstream closes the channel the same way.
  *
- * Progress: published_rv is stored after every queue has got the events up to it. It is read BEFORE
- * a queue is found empty, so all up to it has gone out to the client when the queue is empty.
+ * Progress: published_rv is stored after every queue has got the events up to it. It is read
+ * BEFORE a queue is found empty, so all up to it has gone out to the client when the queue is
+ * empty.
  */
 #include "base/log.h"
 #include "controlplane/store/store_priv.h"

@@ -1,12 +1,13 @@
 /* The writer: one thread, one transaction for all that waits.
  *
  * Problem: an fsync costs 0.3 ms and more; thirty clients that write at once must share it, and
- * each must still see its own precondition checked against everything before it. Design: callers
- * put requests into a queue and sleep. The writer takes what is there (up to TH_LIMIT_COMMIT_ROWS
- * rows), checks and stages request after request against the index and what is staged already,
- * writes all rows in one transaction, and only then publishes: index and ring under the write lock,
- * then every watcher, in the order of revisions, then the callers wake. While it waits for the
- * disk, the next batch gathers by itself; there is no timer.
+ * each must still see its own precondition checked against everything before it.
+ *
+ * Design: callers put requests into a queue and sleep. The writer takes what is there (up to
+ * TH_LIMIT_COMMIT_ROWS rows), checks and stages request after request against the index and what
+ * is staged already, writes all rows in one transaction, and only then publishes: index and ring
+ * under the write lock, then every watcher, in the order of revisions, then the callers wake.
+ * While it waits for the disk, the next batch gathers by itself; there is no timer.
  *
  * A write has one revision; the writes of one atomic request have neighbouring ones and become
  * visible together.
