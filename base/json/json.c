@@ -318,7 +318,8 @@ struct lh_entry *th_json_find(const struct th_json *o, const char *name, size_t 
     if (lh_table_length(t) <= LINEAR_MEMBERS) {
         for (struct lh_entry *e = lh_table_head(t); e; e = lh_entry_next(e)) {
             const char *k = lh_entry_k(e);
-            if (strncmp(k, name, n) == 0 && k[n] == '\0') {
+            /* most names differ in their first byte already, which saves the call */
+            if ((n == 0 || *k == *name) && strncmp(k, name, n) == 0 && k[n] == '\0') {
                 return e;
             }
         }
