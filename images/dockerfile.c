@@ -394,7 +394,6 @@ static int take_flags(const char *file, struct th_df_inst *in, const char **ps, 
         if (s[0] != '-' || s[1] != '-') {
             break;
         }
-        th_autostrv struct th_strv w = TH_STRV_INIT;
         const char *from = s;
         char quote = 0;
         while (*s && (quote || !isspace((unsigned char)*s))) {

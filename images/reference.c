@@ -283,6 +283,10 @@ char *th_ref_familiar(const struct th_ref *r)
     }
     /* "library/" falls away only when one component follows: docker.io/library/a/b keeps it */
     bool library = th_startswith(r->path, "library/") && !strchr(r->path + 8, '/');
+    const char *slash = strchr(r->path, '/');
+    if (!library && slash && first_is_domain(r->path, (size_t)(slash - r->path))) {
+        return th_ref_string(r); /* docker.io/a.b/c without its domain would be another image */
+    }
     return with_suffix(r, library ? r->path + 8 : r->path);
 }
 
