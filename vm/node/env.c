@@ -8,6 +8,7 @@
  *
  * A missing ConfigMap, Secret or key that is not optional is -TH_R_INVALID; the worker shows the
  * text as CreateContainerConfigError, and tries again. */
+#include "base/clock.h"
 #include "base/encode.h"
 #include "controlplane/schema/quantity.h"
 #include "vm/node/agent.h"
@@ -227,8 +228,11 @@ static void service_links(struct pod *p, struct th_json *env)
     if (!p->a->svc_inf) {
         return;
     }
-    /* after a start of the agent: wait for the first list, but not for ever */
-    (void)th_informer_wait_synced(p->a->svc_inf, 5000);
+    /* just after a start of the agent: wait for the first list, but not for ever */
+    int64_t left = p->a->start_ms + 5000 - th_now_ms();
+    if (left > 0) {
+        (void)th_informer_wait_synced(p->a->svc_inf, left);
+    }
     TH_AUTO(th_json) struct th_json *k = th_informer_get(p->a->svc_inf, "default", "kubernetes");
     if (k) {
         env_service(env, k);

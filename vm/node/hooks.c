@@ -71,7 +71,7 @@ static void *hook_thread(void *arg)
         th_warn(NODE_MOD, "lifecycle hook failed", "pod=%s/%s container=%s err=%s", h->p->ns, h->p->name,
                 h->ctr, th_log_q(err.msg));
         if (h->p->a->recorder) {
-            th_event_record(h->p->a->recorder, h->ref, "Warning",
+            th_event_record_at(h->p->a->recorder, h->ref, th_json_path_str(h->ref, "fieldPath"), "Warning",
                             h->post_start ? "FailedPostStartHook" : "FailedPreStopHook", "%s",
                             h->post_start ? "PostStartHook failed" : "PreStopHook failed");
         }

@@ -8,7 +8,7 @@
  * container, probe result, change of the object, timer) carries no information: a lost or doubled
  * kick costs at most time.
  *
- *   wanted:   sandbox -> volumes -> init containers one by one (sidecars stay) -> app containers
+ *   wanted:   volumes -> sandbox -> init containers one by one (sidecars stay) -> app containers
  *   ended:    all app containers ended for good -> sidecars stopped -> sandbox removed, logs kept
  *   deleted:  containers stopped (grace period) -> sandbox, volumes, groups removed -> last status
  *             -> DELETE with grace 0 -> object gone -> folder and logs removed
@@ -66,7 +66,7 @@ void pod_event(struct pod *p, const char *type, const char *reason, const char *
                                                       c->kind == CTR_APP ? "containers" : "initContainers",
                                                       ctr));
     }
-    th_event_record(p->a->recorder, ref, type, reason, "%s", msg);
+    th_event_record_at(p->a->recorder, ref, th_json_path_str(ref, "fieldPath"), type, reason, "%s", msg);
 }
 
 /* ---- the object ---- */
@@ -689,7 +689,7 @@ void pod_sync(struct pod *p)
         status_publish(p);
         return;
     }
-    if (ensure_sandbox(p) && ensure_volumes(p)) {
+    if (ensure_volumes(p) && ensure_sandbox(p)) {
         if (p->status == NULL) {
             status_publish(p); /* ContainerCreating is seen before a slow image is unpacked */
         }

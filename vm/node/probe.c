@@ -29,6 +29,7 @@
 
 #define MAX_BODY 10240
 #define FIRST_LOOK_MS 100
+#define FIRST_REGULAR_MS 1000 /* upstream notices a started container about then */
 
 enum how { HOW_EXEC, HOW_HTTP, HOW_HTTPS, HOW_TCP, HOW_UNSUPPORTED };
 
@@ -186,7 +187,7 @@ static void attempt_done(struct prober *pr, bool ok, const char *text)
         th_debug(NODE_MOD, "probe failed", "pod=%s container=%s kind=%s text=%s", pr->uid, pr->ctr,
                  names[pr->kind], th_log_q(why));
         if (pr->a->recorder) {
-            th_event_record(pr->a->recorder, pr->ref, "Warning", "Unhealthy", "%s probe failed: %s",
+            th_event_record_at(pr->a->recorder, pr->ref, th_json_path_str(pr->ref, "fieldPath"), "Warning", "Unhealthy", "%s probe failed: %s",
                             names[pr->kind], why);
         }
         if (pr->failures >= pr->failure_threshold) {
@@ -499,8 +500,35 @@ static void prober_begin(void *arg)
     if (pr->dead) {
         return; /* prober_end, posted behind us, frees it */
     }
+    if (pr->kind == PROBE_STARTUP && atomic_load(&pr->result) == PROBE_SUCCESS) {
+        return; /* it had started before the agent did */
+    }
     int64_t delay = pr->next_regular; /* until the first attempt; see prober_new */
+    if (pr->kind != PROBE_LIVENESS && pr->success_threshold == 1 && delay == FIRST_REGULAR_MS) {
+        pr->extra = true;
+        delay = pr->look_ms;
+        pr->look_ms *= 2;
+    }
+    pr->next_regular += th_mono_ms();
     pr->timer = th_ev_add_timer(pr->a->ev, delay > 0 ? delay : 1, 0, on_timer, pr);
+}
+
+/* What the API server was told last about this very container: a restart of the agent does not make
+ * it unready. */
+static bool known_good(struct pod *p, const struct ctr *c, enum probe_kind kind)
+{
+    th_autofree char *id = th_xasprintf("crun://%s", c->cur.id);
+    static const char *const lists[] = {"status.containerStatuses", "status.initContainerStatuses"};
+    for (size_t l = 0; l < 2 && kind != PROBE_LIVENESS; l++) {
+        struct th_json *cs = th_json_path(p->obj, lists[l]);
+        for (size_t i = 0; i < th_json_len(cs); i++) {
+            struct th_json *s = th_json_at(cs, i);
+            if (th_streq(th_json_path_str(s, "containerID"), id)) {
+                return th_json_path_bool(s, kind == PROBE_STARTUP ? "started" : "ready", false);
+            }
+        }
+    }
+    return kind == PROBE_LIVENESS;
 }
 
 static void prober_end(void *arg)
@@ -545,8 +573,9 @@ static struct prober *prober_new(struct pod *p, struct ctr *c, enum probe_kind k
     pr->success_threshold = (int)th_json_path_int(spec, "successThreshold", 1);
     pr->failure_threshold = (int)th_json_path_int(spec, "failureThreshold", 3);
     int64_t initial = th_json_path_int(spec, "initialDelaySeconds", 0) * 1000;
-    pr->next_regular = initial - (th_now_ms() - c->cur.started_ms);
-    atomic_init(&pr->result, kind == PROBE_LIVENESS ? PROBE_SUCCESS : PROBE_UNKNOWN);
+    int64_t age = th_now_ms() - c->cur.started_ms;
+    pr->next_regular = initial > 0 ? initial - age : age < FIRST_REGULAR_MS ? FIRST_REGULAR_MS : 1;
+    atomic_init(&pr->result, known_good(p, c, kind) ? PROBE_SUCCESS : PROBE_UNKNOWN);
     const char *ip = p->ip ? p->ip : "127.0.0.1";
     struct th_json *h;
     pr->how = HOW_UNSUPPORTED;
