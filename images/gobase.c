@@ -18,6 +18,7 @@
  * reference adds at most a small layer of modules.
  */
 #include "images/go_priv.h"
+#include "base/clock.h"
 #include "base/io.h"
 #include "base/proc.h"
 #include "images/layer.h"
@@ -557,6 +558,33 @@ static struct th_json *image_config(const struct base *b)
     return c;
 }
 
+/* One archive for each reference and set of modules, replaced atomically. */
+static char *archive_path(const struct base *b)
+{
+    char hex[TH_SHA256_HEX_LEN];
+    th_autofree char *what =
+        th_xasprintf("%s %s", b->o->ref, b->has_modules ? b->modules.diff_id : "");
+    th_sha256_hex(what, strlen(what), hex);
+    return th_xasprintf("%s/%s-%.12s.tar", b->dir, b->key, hex);
+}
+
+/* Archives are only on their way to a node: after an hour nobody reads them any more. */
+static void drop_stale_archives(const struct base *b)
+{
+    th_autostrv struct th_strv names = TH_STRV_INIT;
+    if (th_io_list(b->dir, &names, NULL) < 0) {
+        return;
+    }
+    for (size_t i = 0; i < names.n; i++) {
+        th_autofree char *p = th_path_join(b->dir, names.v[i]);
+        struct stat st;
+        bool tar = th_endswith(names.v[i], ".tar") || th_endswith(names.v[i], ".tmp");
+        if (tar && stat(p, &st) == 0 && th_now_ms() / 1000 - st.st_mtime > 3600) {
+            (void)unlink(p);
+        }
+    }
+}
+
 static int make(struct base *b, struct th_gobase_result *ret, struct th_err *err)
 {
     TH_AUTO_REF struct th_ref ref = {0};
@@ -569,8 +597,8 @@ static int make(struct base *b, struct th_gobase_result *ret, struct th_err *err
     TH_TRY(th_io_lock(lock_path, 600000, &lock, err));
     TH_TRY(base_layer(b, &ret->cached, err));
     TH_TRY(module_layer(b, err));
-    th_autofree char *archive =
-        th_xasprintf("%s/%s-%d.tar", b->dir, b->key, (int)getpid());
+    th_autofree char *archive = archive_path(b);
+    drop_stale_archives(b);
     const struct go_layer layers[] = {b->layer, b->modules};
     const char *const names[] = {b->o->ref, NULL};
     char id[TH_DIGEST_LEN];
