@@ -14,6 +14,7 @@
 #include "controlplane/api/server.h"
 #include "controlplane/controllers/controllers.h"
 #include "controlplane/main/identity.h"
+#include "controlplane/resources/ipalloc.h"
 #include "controlplane/scheduler/scheduler.h"
 
 #include <arpa/inet.h>
@@ -238,6 +239,23 @@ static int start_store(const struct config *c, struct parts *p, struct th_err *e
     return th_store_open(&o, &p->store, err);
 }
 
+/* The allocator knows what the stored Services hold before anybody can ask it for more. */
+static int start_allocator(const struct config *c, struct th_cluster *k, struct parts *p,
+                           struct th_err *err)
+{
+    TH_TRY(th_ipalloc_new(c->service_cidr, k->node_port_first, k->node_port_last, &k->services, err));
+    struct th_store_list list;
+    TH_TRY(th_store_range(p->store, "core/services/", NULL, 0, 0, &list, err));
+    for (size_t i = 0; i < list.n; i++) {
+        TH_AUTO(th_json) struct th_json *svc = NULL;
+        if (th_json_parse(list.objs[i]->bytes, list.objs[i]->n, NULL, &svc, NULL) == 0) {
+            th_ipalloc_note(k->services, svc);
+        }
+    }
+    th_store_list_done(&list);
+    return 0;
+}
+
 static int start_workers(const struct config *c, const struct th_cluster *k, struct parts *p,
                          struct th_err *err)
 {
@@ -341,6 +359,7 @@ static int start(const struct config *c, struct th_cluster *k, struct th_cp_iden
     k->ca_cert_pem = id->ca_cert;
     k->sa_key_pem = id->sa_key;
     TH_TRY(start_store(c, p, err));
+    TH_TRY(start_allocator(c, k, p, err));
     th_autofree char *address = th_xasprintf("%s:%d", k->advertise_ip, k->advertise_port);
     struct th_api_opts ao = {.store = p->store,
                              .cluster = k,
@@ -425,6 +444,7 @@ int th_controlplane_main(int argc, char **argv)
         th_info("controlplane", "stopping", "signal=%d", sig);
     }
     stop(&p);
+    th_ipalloc_free(k.services);
     th_cp_identity_done(&id);
     th_strv_done(&c.made);
     th_strv_done(&c.disable_admission);

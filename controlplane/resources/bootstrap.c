@@ -1,17 +1,88 @@
-/* The objects of a new cluster, made when missing at every start. */
+/*
+ * The objects of a new cluster, made when missing at every start: the four namespaces, the Service
+ * `kubernetes` with the API server behind it, the DNS Service (the node agent answers it), and the
+ * two system priority classes' kin as they get rows.
+ */
 #include "controlplane/resources/resource.h"
+#include "controlplane/resources/cluster.h"
+#include "base/buf.h"
 
 static const char *const namespaces[] = {"default", "kube-system", "kube-public",
                                          "kube-node-lease"};
 
+static char *first_service_ip(const struct th_cluster *k)
+{
+    /* "10.96.0.0/16" -> "10.96.0.1" */
+    th_autofree char *net = th_xstrndup(k->service_cidr, strcspn(k->service_cidr, "/"));
+    char *dot = strrchr(net, '.');
+    long last = dot ? strtol(dot + 1, NULL, 10) : 0;
+    if (dot) {
+        *dot = 0;
+    }
+    return th_xasprintf("%s.%ld", net, last + 1);
+}
+
+static struct th_json *kubernetes_service(const struct th_cluster *k)
+{
+    th_autofree char *ip = first_service_ip(k);
+    return th_json_build(
+        "{'apiVersion':'v1','kind':'Service','metadata':{'name':'kubernetes','namespace':'default',"
+        "'labels':{'component':'apiserver','provider':'kubernetes'}},'spec':{'type':'ClusterIP',"
+        "'clusterIP':%s,'ports':[{'name':'https','port':443,'protocol':'TCP','targetPort':%d}],"
+        "'sessionAffinity':'None'}}",
+        ip, (int64_t)k->advertise_port);
+}
+
+static void kubernetes_endpoints(const struct th_cluster *k, struct th_json *all)
+{
+    if (!k->advertise_ip || !*k->advertise_ip) {
+        return;
+    }
+    th_json_append(
+        all,
+        th_json_build(
+            "{'apiVersion':'v1','kind':'Endpoints','metadata':{'name':'kubernetes',"
+            "'namespace':'default','labels':{'endpointslice.kubernetes.io/skip-mirror':'true'}},"
+            "'subsets':[{'addresses':[{'ip':%s}],'ports':[{'name':'https','port':%d,"
+            "'protocol':'TCP'}]}]}",
+            k->advertise_ip, (int64_t)k->advertise_port));
+    th_json_append(
+        all,
+        th_json_build(
+            "{'apiVersion':'discovery.k8s.io/v1','kind':'EndpointSlice','metadata':{'name':"
+            "'kubernetes','namespace':'default','labels':{'kubernetes.io/service-name':"
+            "'kubernetes'}},'addressType':'IPv4','endpoints':[{'addresses':[%s],"
+            "'conditions':{'ready':%b}}],'ports':[{'name':'https','port':%d,'protocol':'TCP'}]}",
+            k->advertise_ip, true, (int64_t)k->advertise_port));
+}
+
+static struct th_json *dns_service(const struct th_cluster *k)
+{
+    return th_json_build("{'apiVersion':'v1','kind':'Service','metadata':{'name':'kube-dns','"
+                         "namespace':'kube-system',"
+                         "'labels':{'k8s-app':'kube-dns','kubernetes.io/"
+                         "cluster-service':'true','kubernetes.io/name':'CoreDNS'}},"
+                         "'spec':{'type':'ClusterIP','clusterIP':%s,'ports':[{'name':'dns','port':"
+                         "53,'protocol':'UDP'},"
+                         "{'name':'dns-tcp','port':53,'protocol':'TCP'}]}}",
+                         k->dns_ip);
+}
+
 struct th_json *th_bootstrap_objects(const void *cluster)
 {
-    (void)cluster;
+    const struct th_cluster *k = cluster;
     struct th_json *all = th_json_array();
     for (size_t i = 0; i < TH_ARRAY_LEN(namespaces); i++) {
-        th_json_append(all, th_json_build("{'apiVersion':'v1','kind':'Namespace',"
-                                          "'metadata':{'name':%s}}",
-                                          namespaces[i]));
+        th_json_append(
+            all, th_json_build("{'apiVersion':'v1','kind':'Namespace','metadata':{'name':%s}}",
+                               namespaces[i]));
+    }
+    if (k && k->services && k->service_cidr) {
+        th_json_append(all, kubernetes_service(k));
+        kubernetes_endpoints(k, all);
+        if (k->dns_ip) {
+            th_json_append(all, dns_service(k));
+        }
     }
     return all;
 }
