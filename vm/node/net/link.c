@@ -210,6 +210,17 @@ static int addr_add(int fd, int index, struct in_addr ip)
     return nl_talk(fd, &r);
 }
 
+int th_link_lo_addr(const char *ip, struct th_err *err)
+{
+    struct in_addr a;
+    if (inet_pton(AF_INET, ip, &a) != 1) {
+        return th_fail(err, TH_R_INVALID, "\"%s\" is no IPv4 address", ip);
+    }
+    th_autoclose int nl = nl_open();
+    int e = nl < 0 ? -errno : addr_add(nl, (int)if_nametoindex("lo"), a);
+    return e < 0 ? th_fail_errno(err, -e, TH_R_IO, "address %s of lo", ip) : 0;
+}
+
 /* dst NULL: default route. via NULL: directly on the link. */
 static int route_add(int fd, int index, const struct in_addr *dst, const struct in_addr *via)
 {

@@ -22,10 +22,17 @@ void th_ippool_done(struct th_ippool *p);
 int th_ippool_get(struct th_ippool *p, const char *uid, const char **ret, struct th_err *err);
 int th_ippool_put(struct th_ippool *p, const char *uid, struct th_err *err);
 
+struct th_services;
+struct th_hostports;
+struct th_dns;
+
 struct th_net {
     struct th_net_opts o; /* own copies */
     pthread_mutex_t mu;   /* guards pool */
     struct th_ippool pool;
+    struct th_services *services; /* NULL without an API server */
+    struct th_hostports *hostports;
+    struct th_dns *dns;
 };
 
 /* link.c */
@@ -33,4 +40,33 @@ void th_link_name(const char *uid, char out[IFNAMSIZ]);
 int th_link_add(const char *netns_path, const char *uid, struct in_addr ip, struct th_err *err);
 void th_link_del(const char *uid);
 void th_link_prune(bool (*keep)(void *arg, const char *name), void *arg);
+int th_link_lo_addr(const char *ip, struct th_err *err); /* ip/32 on lo of this namespace */
+
+struct th_json;
+/* ruleset.c: services and slices are JSON arrays. Appends a transaction for nft. */
+void th_ruleset_build(const struct th_net_opts *o, struct th_json *services, struct th_json *slices,
+                      struct th_buf *ret);
+/* Is it an IPv4 slice of this Service? */
+bool th_slice_of(const struct th_json *slice, const struct th_json *svc);
+/* 127.(96+k).A.B for a ClusterIP x.y.A.B; false when there is none. */
+bool th_lb_ip(const struct th_net_opts *o, const char *cluster_ip, char out[INET_ADDRSTRLEN]);
+
+/* services.c: runs a transaction in the namespace of the calling thread. */
+int th_nft_run(const char *text, struct th_err *err);
+/* In the pod's namespace: 127.(96+k).0.0/16 leads to Services. */
+int th_nft_pod(const char *netns_path, const struct th_net_opts *o, struct th_err *err);
+/* Watches Services and EndpointSlices; after each change the ruleset is made, and n->hostports and
+ * n->dns get the new state. */
+int th_services_start(struct th_net *n, struct th_services **ret, struct th_err *err);
+void th_services_stop(struct th_services *s);
+
+/* hostports.c */
+int th_hostports_start(struct th_net *n, struct th_hostports **ret, struct th_err *err);
+void th_hostports_stop(struct th_hostports *h);
+void th_hostports_update(struct th_hostports *h, struct th_json *services); /* takes */
+
+/* dns.c */
+int th_dns_start(struct th_net *n, struct th_dns **ret, struct th_err *err);
+void th_dns_stop(struct th_dns *d);
+void th_dns_update(struct th_dns *d, struct th_json *services, struct th_json *slices);
 #endif
