@@ -58,7 +58,7 @@ static int parse_term(const char *all, const char *part, struct th_fieldsel_term
                        part);
     }
     size_t op = *p == '!' || p[1] == '=' ? 2 : 1;
-    char *value;
+    char *value = NULL;
     TH_TRY(unescape(p + op, &value, err));
     ret->field = th_xstrndup(part, (size_t)(p - part));
     ret->value = value;
