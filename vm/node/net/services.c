@@ -65,16 +65,12 @@ struct pod_job {
 static void *pod_thread(void *arg)
 {
     struct pod_job *j = arg;
-    /* unshare: /proc/sys/net shows the namespace of the thread that opens it */
+    /* /proc/sys/net shows the namespace of the thread that opens it */
     if (setns(j->ns_fd, CLONE_NEWNET) < 0) {
         j->r = th_fail_errno(j->err, errno, TH_R_IO, "entering the pod's network namespace");
         return NULL;
     }
-    j->r = th_io_write_file("/proc/thread-self/net/../../../sys/net/ipv4/conf/all/route_localnet", "1", 1,
-                            0644, NULL);
-    if (j->r < 0) {
-        j->r = th_io_write_file("/proc/sys/net/ipv4/conf/all/route_localnet", "1", 1, 0644, j->err);
-    }
+    j->r = th_io_write_file("/proc/sys/net/ipv4/conf/all/route_localnet", "1", 1, 0644, j->err);
     j->r = j->r < 0 ? j->r : th_nft_run(j->text, j->err);
     return NULL;
 }
