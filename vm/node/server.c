@@ -16,6 +16,14 @@
 
 #include <errno.h>
 
+/* A connection's pool. Above 32 KiB libmicrohttpd maps it, and AddressSanitizer takes a mapping that
+ * falls on an ended thread's stack for that stack. */
+#if defined(__SANITIZE_ADDRESS__)
+#define POOL_B ((size_t)32 << 10)
+#else
+#define POOL_B ((size_t)128 << 10)
+#endif
+
 static struct MHD_Daemon *daemon_;
 
 const char *req_query(struct req *r, const char *name)
@@ -440,7 +448,7 @@ int server_start(struct agent *a, struct th_err *err)
                                    MHD_USE_ERROR_LOG,
                                0, NULL, NULL, on_request, a, MHD_OPTION_LISTEN_SOCKET, fd,
                                MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
-                               MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)(128 << 10),
+                               MHD_OPTION_CONNECTION_MEMORY_LIMIT, POOL_B,
                                MHD_OPTION_END);
     if (!daemon_) {
         close(fd);
