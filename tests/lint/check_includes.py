@@ -37,7 +37,8 @@ MAY_USE = {
     # puts the parts together into one process; nobody includes it
     "controlplane/main": ["base", "controlplane/controlplane.h", "controlplane/api",
                           "controlplane/controllers", "controlplane/scheduler",
-                          "controlplane/store", "controlplane/client"],
+                          "controlplane/store", "controlplane/client",
+                          "controlplane/resources/ipalloc.h"],
     # the control plane's only header for the outside
     "controlplane": ["base"],
     "images": ["base"],

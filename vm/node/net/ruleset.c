@@ -16,6 +16,7 @@
  * node nothing needs that. Affinity is by hash, so its timeout is not looked at and a change in the
  * number of endpoints moves clients. IPv4 only. */
 #include "vm/node/net/net_priv.h"
+#include "base/json/json.h"
 
 #include <arpa/inet.h>
 #include <ctype.h>
@@ -215,9 +216,9 @@ bool th_lb_ip(const struct th_net_opts *o, const char *cluster_ip, char out[INET
         o->profile_number > 159) {
         return false;
     }
-    uint32_t ip = ntohl(a.s_addr);
-    (void)snprintf(out, INET_ADDRSTRLEN, "127.%d.%u.%u", 96 + o->profile_number, (ip >> 8) & 255,
-                   ip & 255);
+    uint32_t net = (127u << 24) | ((uint32_t)(96 + o->profile_number) << 16);
+    a.s_addr = htonl(net | (ntohl(a.s_addr) & 0xffff));
+    (void)inet_ntop(AF_INET, &a, out, INET_ADDRSTRLEN);
     return true;
 }
 
