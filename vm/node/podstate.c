@@ -2,6 +2,7 @@
  *
  *   <data>/pods/<uid>/pod.json                        the desired object, as last seen
  *   <data>/pods/<uid>/state.json                      address, start time, restart counts, how it ended
+ *   <data>/pods/<uid>/status.json                     what was said last (status.c)
  *   <data>/pods/<uid>/containers/<name>/<n>/          one folder per start of a container: the OCI
  *        inst.json                                    bundle and what is known about that start
  *
@@ -281,6 +282,8 @@ int pod_load(struct pod *p, struct th_err *err)
         return 0;
     }
     TH_TRY(read_json(state, &o, err));
+    th_autofree char *status = th_path_join(p->dir, "status.json");
+    (void)!read_json(status, &p->status, NULL);
     p->ip = dup_str(o, "ip");
     p->start_ms = th_json_path_int(o, "start", 0);
     p->rejected = th_json_path_bool(o, "rejected", false);

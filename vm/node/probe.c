@@ -513,14 +513,14 @@ static void prober_begin(void *arg)
     pr->timer = th_ev_add_timer(pr->a->ev, delay > 0 ? delay : 1, 0, on_timer, pr);
 }
 
-/* What the API server was told last about this very container: a restart of the agent does not make
+/* What was said last about this very container: a restart of the agent does not make
  * it unready. */
 static bool known_good(struct pod *p, const struct ctr *c, enum probe_kind kind)
 {
     th_autofree char *id = th_xasprintf("crun://%s", c->cur.id);
-    static const char *const lists[] = {"status.containerStatuses", "status.initContainerStatuses"};
+    static const char *const lists[] = {"containerStatuses", "initContainerStatuses"};
     for (size_t l = 0; l < 2 && kind != PROBE_LIVENESS; l++) {
-        struct th_json *cs = th_json_path(p->obj, lists[l]);
+        struct th_json *cs = th_json_get(p->status, lists[l]);
         for (size_t i = 0; i < th_json_len(cs); i++) {
             struct th_json *s = th_json_at(cs, i);
             if (th_streq(th_json_path_str(s, "containerID"), id)) {

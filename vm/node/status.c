@@ -459,12 +459,24 @@ static void push(struct pod *p, const char *text)
     agent_kick_after(p->a, p->uid, wait);
 }
 
+/* Kept so that a restarted agent goes on from what it said last: readiness, transition times. Not
+ * durable on purpose; without it (or half written) those begin anew. */
+static void keep(struct pod *p, const char *text)
+{
+    th_autofree char *path = th_path_join(p->dir, "status.json");
+    if (!th_streq(p->pub_status, text) && th_io_is_dir(p->dir) &&
+        th_io_write_file(path, text, strlen(text), 0600, NULL) < 0) {
+        th_debug(NODE_MOD, "status not kept", "pod=%s", p->uid);
+    }
+}
+
 void status_publish(struct pod *p)
 {
     struct th_json *s = status_build(p);
     th_json_unref(p->status);
     p->status = s;
     th_autofree char *text = th_json_to_string(s);
+    keep(p, text);
     publish_views(p, text);
     push(p, text);
 }
