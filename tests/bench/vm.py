@@ -129,7 +129,7 @@ def bench(path, folder, a, row, rss_mib):
     try:
         machine(th, folder, a, row, rss_mib)
     finally:
-        th.run("delete", "--yes", ok=False)
+        th.run("delete", ok=False)
 
 
 def machine(th, folder, a, row, rss_mib):
