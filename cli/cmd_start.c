@@ -11,6 +11,9 @@
 #include "base/json/json.h"
 #include <stdio.h>
 
+#define NODE_WAIT_MS 60000
+#define NODE_POLL_MS 50
+
 /* "127.0.0.1:8080:30080", "8080:30080", "8080" (the same inside), each with "/udp" possible. */
 static int parse_port(const char *text, struct th_machine_port *ret, struct th_err *err)
 {
@@ -74,6 +77,43 @@ static int read_options(const struct th_cli *cli, struct th_machine_opts *o,
     o->ports = ports;
     o->n_ports = n;
     return 0;
+}
+
+static bool node_is_ready(const struct th_json *nodes)
+{
+    const struct th_json *items = th_json_get(nodes, "items");
+    for (size_t i = 0; i < th_json_len(items); i++) {
+        const struct th_json *list = th_json_path(th_json_at(items, i), "status.conditions");
+        for (size_t k = 0; k < th_json_len(list); k++) {
+            const struct th_json *c = th_json_at(list, k);
+            if (th_streq(th_json_path_str(c, "type"), "Ready") &&
+                th_streq(th_json_path_str(c, "status"), "True")) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+/* The machine is ready when its programs serve; the cluster when its node takes pods. */
+static int wait_for_node(const struct th_cli *cli, struct th_err *err)
+{
+    struct th_cluster_conn c TH_CLEANUP(th_cluster_done) = {.client = NULL};
+    TH_TRY(th_cluster_open(cli, &c, err));
+    int64_t deadline = th_mono_ms() + NODE_WAIT_MS;
+    for (;;) {
+        struct th_json *nodes TH_AUTO(th_json) = NULL;
+        int r = th_client_list(c.client, TH_GVR_NODES, NULL, NULL, NULL, &nodes, err);
+        if (r == 0 && node_is_ready(nodes)) {
+            return 0;
+        }
+        if (th_mono_ms() > deadline) {
+            (void)th_fail(err, TH_R_TIMEOUT, "the machine runs, but its node is not ready");
+            return th_hint(err, "\"thimble console\" may say why; \"kubectl get nodes\" shows its state");
+        }
+        th_err_done(err);
+        th_sleep_ms(NODE_POLL_MS);
+    }
 }
 
 static int write_kubeconfig(const struct th_cli *cli, const struct th_machine_info *info,
@@ -144,6 +184,10 @@ static int run(struct th_cli *cli, struct th_err *err)
     }
     if (already) {
         th_err_done(err);
+    }
+    if (!already) {
+        th_progress_step(&progress, "Waiting for the node");
+        TH_TRY(wait_for_node(cli, err));
     }
     th_progress_done(&progress);
     if (info.accel_why && !already) {
