@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
 # The road a user walks, literally: start, build, apply, call, logs, roll out, undo, stop, start, delete.
-#   road.sh THIMBLE KUBECTL [options of thimble start, such as --driver host]
+#   road.sh THIMBLE [options of thimble start, such as --driver host]
+# TH_KUBECTL names the kubectl; else tests/tools/kubectl.sh brings one.
 # Uses folders of its own (XDG and KUBECONFIG); leaves nothing behind.
 set -euo pipefail
-thimble=${1:?usage: road.sh THIMBLE KUBECTL [start options]}
-kubectl=${2:?usage: road.sh THIMBLE KUBECTL [start options]}
-shift 2
+thimble=${1:?usage: road.sh THIMBLE [start options]}
+shift
 root=$(cd "$(dirname "$0")/../.." && pwd)
+for tool in qemu-system-x86_64 go; do
+    command -v $tool >/dev/null || { echo "SKIP: $tool is not installed"; exit 77; }
+done
+kubectl=$("$root/tests/tools/kubectl.sh")
 work=$(mktemp -d /tmp/thr.XXXXXX)
 export XDG_DATA_HOME=$work/data XDG_STATE_HOME=$work/state KUBECONFIG=$work/kubeconfig
 # The cache holds unpacked guests and Go stand-ins; it is kept between runs.
