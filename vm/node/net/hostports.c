@@ -37,6 +37,8 @@ struct fwd {
 
 struct th_hostports {
     struct th_net *n;
+    struct th_client *own;    /* nodes may not write Services: this part is the cloud's */
+    struct th_client *client; /* own, or the net's */
     struct th_recorder *rec;
     pthread_t thread;
     pthread_mutex_t mu; /* guards services, stop */
@@ -294,7 +296,7 @@ static bool sync_status(struct th_hostports *h, const struct th_json *svc)
     struct th_json *patch = th_json_build("{'status':{'loadBalancer':{'ingress':%o}}}", th_steal(&list));
     struct th_patch_opts o = {.kind = TH_PATCH_MERGE_RFC7386};
     TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
-    int r = th_client_patch(h->n->o.client, TH_GVR_SERVICES, th_json_path_str(svc, "metadata.namespace"),
+    int r = th_client_patch(h->client, TH_GVR_SERVICES, th_json_path_str(svc, "metadata.namespace"),
                             th_json_path_str(svc, "metadata.name"), "status", &o, patch, NULL, &err);
     if (r < 0 && r != -TH_R_NOT_FOUND) {
         th_warn("net", "status of a Service not written", "name=%s err=%s",
@@ -364,7 +366,19 @@ int th_hostports_start(struct th_net *n, struct th_hostports **ret, struct th_er
     th_hmap_init(&h->said, free);
     pthread_mutex_init(&h->mu, NULL);
     pthread_cond_init(&h->cond, NULL);
-    h->rec = th_recorder_new(n->o.client, "service-controller", n->o.node_name);
+    const char *const groups[] = {"system:masters", NULL};
+    struct th_client_http_opts co = {.server = "http://localhost",
+                                     .unix_socket = n->o.api_socket,
+                                     .user_agent = "thimbled-service-controller",
+                                     .as_user = "system:cloud-controller-manager",
+                                     .as_groups = groups};
+    int r = n->o.api_socket ? th_client_new_http(&co, &h->own, err) : 0;
+    if (r < 0) {
+        free(h);
+        return r;
+    }
+    h->client = h->own ? h->own : n->o.client;
+    h->rec = th_recorder_new(h->client, "service-controller", n->o.node_name);
     int e = pthread_create(&h->thread, NULL, hostports_thread, h);
     if (e != 0) {
         th_recorder_free(h->rec);
@@ -387,6 +401,9 @@ void th_hostports_stop(struct th_hostports *h)
     pthread_join(h->thread, NULL);
     th_json_unref(h->services);
     th_recorder_free(h->rec);
+    if (h->own) {
+        th_client_free(h->own);
+    }
     th_hmap_done(&h->fwds);
     th_hmap_done(&h->said);
     if (h->fd >= 0) {

@@ -13,7 +13,8 @@
 static void opts_done(struct th_net_opts *o)
 {
     const char *all[] = {o->node_name,   o->node_ip,        o->pod_cidr,      o->data_dir,
-                         o->cluster_dns, o->cluster_domain, o->ports_endpoint, o->service_cidr};
+                         o->cluster_dns, o->cluster_domain, o->ports_endpoint, o->service_cidr,
+                         o->api_socket};
     for (size_t i = 0; i < TH_ARRAY_LEN(all); i++) {
         free((void *)(uintptr_t)all[i]);
     }
@@ -25,6 +26,31 @@ static void forwarding_on(void)
     if (th_io_write_file("/proc/sys/net/ipv4/ip_forward", "1", 1, 0644, &err) < 0) {
         th_warn("net", "forwarding not switched on", "err=%s", th_log_q(err.msg));
     }
+}
+
+/* DNS first (its address must be ours before rules name it), then host ports, which the services'
+ * thread feeds. Without an API server only the rules that pods need to leave the node. */
+static int services_on(struct th_net *n, struct th_err *err)
+{
+    TH_AUTO_ERR struct th_err e = TH_ERR_INIT;
+    if (th_io_write_file("/proc/sys/net/ipv4/conf/all/route_localnet", "1", 1, 0644, &e) < 0) {
+        th_warn("net", "127.0.0.1 will not reach node ports", "err=%s", th_log_q(e.msg));
+    }
+    if (!n->o.client) {
+        th_autobuf struct th_buf text = TH_BUF_INIT;
+        th_ruleset_build(&n->o, NULL, NULL, &text);
+        if (th_nft_run(th_buf_cstr(&text), &e) < 0) {
+            th_warn("net", "pods cannot leave the node", "err=%s", th_log_q(e.msg));
+        }
+        return 0;
+    }
+    if (th_dns_start(n, &n->dns, &e) < 0) {
+        th_error("net", "no cluster DNS", "err=%s", th_log_q(e.msg));
+    }
+    if (n->o.ports_endpoint && *n->o.ports_endpoint) {
+        TH_TRY(th_hostports_start(n, &n->hostports, err));
+    }
+    return th_services_start(n, &n->services, err);
 }
 
 int th_net_start(const struct th_net_opts *o, struct th_net **ret, struct th_err *err)
@@ -40,6 +66,7 @@ int th_net_start(const struct th_net_opts *o, struct th_net **ret, struct th_err
         .cluster_domain = th_xstrdup(o->cluster_domain),
         .ports_endpoint = th_xstrdup(o->ports_endpoint),
         .service_cidr = th_xstrdup(o->service_cidr),
+        .api_socket = th_xstrdup(o->api_socket),
         .profile_number = o->profile_number,
         .client = o->client,
     };
@@ -51,6 +78,11 @@ int th_net_start(const struct th_net_opts *o, struct th_net **ret, struct th_err
         return r;
     }
     forwarding_on();
+    r = services_on(n, err);
+    if (r < 0) {
+        th_net_stop(n);
+        return r;
+    }
     *ret = n;
     return 0;
 }
@@ -60,6 +92,9 @@ void th_net_stop(struct th_net *n)
     if (!n) {
         return;
     }
+    th_services_stop(n->services);
+    th_hostports_stop(n->hostports);
+    th_dns_stop(n->dns);
     th_ippool_done(&n->pool);
     pthread_mutex_destroy(&n->mu);
     opts_done(&n->o);
@@ -83,6 +118,11 @@ int th_net_pod_add(struct th_net *n, const char *netns_path, const char *uid,
         return th_fail(err, TH_R_STATE_CORRUPT, "address \"%s\" of pod %s", text, uid);
     }
     TH_TRY(th_link_add(netns_path, uid, a, err));
+    TH_AUTO_ERR struct th_err e = TH_ERR_INIT;
+    if (th_nft_pod(netns_path, &n->o, &e) < 0) {
+        th_warn("net", "pod will not reach LoadBalancer addresses", "uid=%s err=%s", uid,
+                th_log_q(e.msg));
+    }
     memcpy(ret_ip, text, sizeof(text));
     return 0;
 }

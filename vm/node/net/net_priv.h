@@ -68,5 +68,13 @@ void th_hostports_update(struct th_hostports *h, struct th_json *services); /* t
 /* dns.c */
 int th_dns_start(struct th_net *n, struct th_dns **ret, struct th_err *err);
 void th_dns_stop(struct th_dns *d);
+/* The records of a state, and an answer from them. wire: a query; the answer is appended to ret.
+ * 1: answered; 0: not our name, forward it; negative: not worth an answer. tcp: no size limit. */
+struct th_dns_db;
+struct th_dns_db *th_dns_db_new(const struct th_net_opts *o, struct th_json *services,
+                                struct th_json *slices);
+void th_dns_db_free(struct th_dns_db *db);
+int th_dns_answer(const struct th_dns_db *db, const uint8_t *wire, size_t n, bool tcp,
+                  struct th_buf *ret);
 void th_dns_update(struct th_dns *d, struct th_json *services, struct th_json *slices);
 #endif

@@ -15,6 +15,7 @@
  * address. Upstream hides the client behind the node for node ports with policy Cluster; with one
  * node nothing needs that. Affinity is by hash, so its timeout is not looked at and a change in the
  * number of endpoints moves clients. IPv4 only. */
+#include "base/json/json.h"
 #include "vm/node/net/net_priv.h"
 #include "base/json/json.h"
 
