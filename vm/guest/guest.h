@@ -48,6 +48,7 @@ struct th_guest {
     bool data_mounted;
     int exit_code;
     /* host driver only */
+    char *cgroup_parent; /* for the node agent */
     int ctl_listen_fd;
 };
 

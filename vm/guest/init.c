@@ -127,6 +127,12 @@ static void child_add(struct th_guest *g, const char *part, const char *node)
         const char *name = th_json_path_str(g->config, "node");
         th_strv_add(&c->argv, "--name");
         th_strv_add(&c->argv, name ? name : "thimble");
+        if (g->host) { /* in a VM the whole system is the node's */
+            th_strv_add(&c->argv, "--log-dir");
+            th_strv_take(&c->argv, th_path_join(g->paths.data, "log/pods"));
+            th_strv_add(&c->argv, "--cgroup-parent");
+            th_strv_add(&c->argv, g->cgroup_parent);
+        }
     }
     th_strv_add(&c->argv, "--data");
     th_strv_take(&c->argv, th_streq(part, "controlplane") ? th_path_join(g->paths.data, "store")
@@ -208,7 +214,9 @@ static int write_identity(struct th_guest *g, struct th_json *msg, struct th_err
 static int take_identity(struct th_guest *g, struct th_json *msg, struct th_err *err)
 {
     int64_t t = th_mono_ms();
-    set_clock(th_json_path_int(msg, "unix_ms", 0));
+    if (!g->host) {
+        set_clock(th_json_path_int(msg, "unix_ms", 0));
+    }
     TH_TRY(write_identity(g, msg, err));
     TH_TRY(make_children(g, err));
     th_guest_progress(g, "identity", t);

@@ -260,7 +260,9 @@ static int send_identity(struct start *s, struct th_channel *c, struct th_err *e
     struct th_profile *p = s->p;
     struct th_json *files = NULL;
     TH_TRY(th_identity_files(p, &files, err));
-    const char *agent = s->d->is_vm ? "tcp:" TH_NET_PORT_AGENT_IP ":1" : "unix:" TH_GUEST_RUN "/" TH_PORTS_SOCK;
+    th_autofree char *agent =
+        s->d->is_vm ? th_xstrdup("tcp:" TH_NET_PORT_AGENT_IP ":1")
+                    : th_xasprintf("unix:%s/" TH_HOST_RUN "/" TH_PORTS_SOCK, p->state);
     struct th_json *config = th_json_build(
         "{'profile':%s,'number':%d,'node':%s,'nodes':%d,'simulatedNodes':%d,"
         "'podCIDR':'10.244.0.0/16','serviceCIDR':'10.96.0.0/16','dnsIP':'10.96.0.10',"

@@ -87,4 +87,14 @@
  * port or the given one. forward is idempotent. */
 #define TH_PORTS_LINE_MAX 4096
 #define TH_PORTS_SOCK "ports.sock" /* with the host driver: below TH_GUEST_RUN's stand-in */
+
+/* The host driver's supervisor, `thimbled init --host` (vm/guest/hostmode.c). It writes "ok\n", or a
+ * sentence that says what is wrong, to --ready-fd and closes it. On --relay, a Unix socket, it takes
+ * one JSON line per request, {"op":"add"|"remove"} with host_ip, host_port, guest_ip, guest_port and
+ * proto, and answers {"ok":true} or {"ok":false,"reason":...,"msg":...}. --pid-file gets the process
+ * id and start ticks of the init that has the cluster's namespaces. */
+#define TH_HOST_RUN "run" /* below the profile's state folder: stand-ins of TH_GUEST_RUN, _ETC */
+#define TH_HOST_ETC "etc"
+#define TH_HOST_RELAY "relay.sock"
+#define TH_HOST_PID "init.pid"
 #endif
