@@ -48,7 +48,7 @@ struct opts {
 struct outer {
     struct opts *o;
     struct th_ev *ev;
-    struct th_relay *relay;
+    struct th_hostrelay *relay;
     pid_t init;
     int ports_fd, relay_fd;
     int agents;
@@ -88,17 +88,17 @@ static int obey(struct outer *out, const char *line, size_t n, struct th_err *er
 {
     TH_AUTO(th_json) struct th_json *req = NULL;
     TH_TRY(th_json_parse(line, n, NULL, &req, err));
-    struct th_relay_port port = {.host_port = (int)th_json_path_int(req, "host_port", 0),
+    struct th_hostrelay_port port = {.host_port = (int)th_json_path_int(req, "host_port", 0),
                                  .guest_port = (int)th_json_path_int(req, "guest_port", 0)};
     TH_TRY(copy_str(req, "proto", "tcp", port.proto, sizeof(port.proto), err));
     TH_TRY(copy_str(req, "host_ip", NULL, port.host_ip, sizeof(port.host_ip), err));
     TH_TRY(copy_str(req, "guest_ip", TH_NET_GUEST_IP, port.guest_ip, sizeof(port.guest_ip), err));
     const char *op = th_json_path_str(req, "op");
     if (th_streq(op, "add")) {
-        return th_relay_add(out->relay, &port, err);
+        return th_hostrelay_add(out->relay, &port, err);
     }
     if (th_streq(op, "remove")) {
-        th_relay_remove(out->relay, port.proto, port.host_ip, port.host_port);
+        th_hostrelay_remove(out->relay, port.proto, port.host_ip, port.host_port);
         return 0;
     }
     return th_fail(err, TH_R_BAD_REQUEST, "unknown op");
@@ -332,7 +332,7 @@ static int outer_start(struct outer *out, struct th_err *err)
     TH_TRY(out->ports_fd = th_io_unix_listen(ports, 0600, 16, err));
     TH_TRY(out->relay_fd = th_io_unix_listen(o->relay, 0600, 16, err));
     out->ev = th_ev_new();
-    out->relay = th_relay_new(out->ev, outer_ns, inner_ns);
+    out->relay = th_hostrelay_new(out->ev, outer_ns, inner_ns);
     (void)th_ev_add_fd(out->ev, out->ports_fd, EPOLLIN, on_ports, out);
     (void)th_ev_add_fd(out->ev, out->relay_fd, EPOLLIN, on_relay, out);
     (void)th_ev_add_child(out->ev, out->init, on_init_end, out);
@@ -397,7 +397,7 @@ int th_hostmode_main(int argc, char **argv)
         return 1; /* init, if it stands, is killed by our end */
     }
     r = th_ev_run(out.ev);
-    th_relay_free(out.relay);
+    th_hostrelay_free(out.relay);
     (void)unlink(o.pid_file);
     return r;
 }

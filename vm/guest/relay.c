@@ -42,7 +42,7 @@ struct half {
     bool eof, shut; /* nothing more comes; the other side has been told */
 };
 struct conn {
-    struct th_relay *r;
+    struct th_hostrelay *r;
     struct conn *prev, *next;
     int fd[2]; /* 0: the host's side, 1: the cluster's */
     struct th_ev_src *src[2];
@@ -58,15 +58,15 @@ struct peer {
     int64_t used_ms;
 };
 struct listener {
-    struct th_relay *r;
+    struct th_hostrelay *r;
     struct listener *next;
-    struct th_relay_port port;
+    struct th_hostrelay_port port;
     int fd;
     struct th_ev_src *src;
     struct peer *peers;
     size_t n_peers;
 };
-struct th_relay {
+struct th_hostrelay {
     struct th_ev *ev;
     int outer_ns, inner_ns;
     struct listener *listeners;
@@ -75,7 +75,7 @@ struct th_relay {
     struct th_ev_src *sweep;
 };
 
-static int inner_socket(struct th_relay *r, int type)
+static int inner_socket(struct th_hostrelay *r, int type)
 {
     if (setns(r->inner_ns, CLONE_NEWNET) < 0) {
         return -1;
@@ -99,7 +99,7 @@ static struct sockaddr_in address(const char *ip, int port)
 
 static void conn_free(struct conn *c)
 {
-    struct th_relay *r = c->r;
+    struct th_hostrelay *r = c->r;
     for (int i = 0; i < 2; i++) {
         th_ev_remove(c->src[i]);
         if (c->fd[i] >= 0) {
@@ -203,7 +203,7 @@ static void on_accept(struct th_ev_src *src, int fd, uint32_t events, void *arg)
     (void)src;
     (void)events;
     struct listener *l = arg;
-    struct th_relay *r = l->r;
+    struct th_hostrelay *r = l->r;
     int client = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (client < 0) {
         return;
@@ -310,7 +310,7 @@ static void on_datagram(struct th_ev_src *src, int fd, uint32_t events, void *ar
 static void on_sweep(struct th_ev_src *src, void *arg)
 {
     (void)src;
-    struct th_relay *r = arg;
+    struct th_hostrelay *r = arg;
     int64_t limit = th_mono_ms() - UDP_IDLE_MS;
     for (struct listener *l = r->listeners; l; l = l->next) {
         for (struct peer *p = l->peers, *next; p; p = next) {
@@ -334,7 +334,7 @@ static void listener_free(struct listener *l)
     free(l);
 }
 
-void th_relay_remove(struct th_relay *r, const char *proto, const char *host_ip, int host_port)
+void th_hostrelay_remove(struct th_hostrelay *r, const char *proto, const char *host_ip, int host_port)
 {
     for (struct listener **at = &r->listeners; *at; at = &(*at)->next) {
         struct listener *l = *at;
@@ -347,7 +347,7 @@ void th_relay_remove(struct th_relay *r, const char *proto, const char *host_ip,
     }
 }
 
-int th_relay_add(struct th_relay *r, const struct th_relay_port *port, struct th_err *err)
+int th_hostrelay_add(struct th_hostrelay *r, const struct th_hostrelay_port *port, struct th_err *err)
 {
     bool udp = th_streq(port->proto, "udp");
     struct in_addr host, guest;
@@ -357,7 +357,7 @@ int th_relay_add(struct th_relay *r, const struct th_relay_port *port, struct th
         port->guest_port > 65535) {
         return th_fail(err, TH_R_BAD_REQUEST, "bad port to relay");
     }
-    th_relay_remove(r, port->proto, port->host_ip, port->host_port);
+    th_hostrelay_remove(r, port->proto, port->host_ip, port->host_port);
     int type = udp ? SOCK_DGRAM : SOCK_STREAM;
     th_autoclose int fd = socket(AF_INET, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) {
@@ -379,15 +379,15 @@ int th_relay_add(struct th_relay *r, const struct th_relay_port *port, struct th
     return 0;
 }
 
-struct th_relay *th_relay_new(struct th_ev *ev, int outer_ns, int inner_ns)
+struct th_hostrelay *th_hostrelay_new(struct th_ev *ev, int outer_ns, int inner_ns)
 {
-    struct th_relay *r = TH_NEW(struct th_relay);
-    *r = (struct th_relay){.ev = ev, .outer_ns = outer_ns, .inner_ns = inner_ns};
+    struct th_hostrelay *r = TH_NEW(struct th_hostrelay);
+    *r = (struct th_hostrelay){.ev = ev, .outer_ns = outer_ns, .inner_ns = inner_ns};
     r->sweep = th_ev_add_timer(ev, UDP_SWEEP_MS, UDP_SWEEP_MS, on_sweep, r);
     return r;
 }
 
-void th_relay_free(struct th_relay *r)
+void th_hostrelay_free(struct th_hostrelay *r)
 {
     if (!r) {
         return;
