@@ -12,6 +12,7 @@ import urllib.request
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 HELLO = os.path.join(ROOT, "docs/examples/hello")
 PROFILE = "bench"
+READY_S = 30  # a node that is not Ready so long after start is not measured further
 median = statistics.median
 
 INIT_C = """
@@ -76,17 +77,17 @@ class Thimble:
 
 
 def start_to_ready(th, a):
-    """(seconds, start's own answer): until kubectl shows a Ready node."""
+    """(seconds until kubectl shows a Ready node or None, seconds of start, start's own answer)"""
     t = time.perf_counter()
     said = json.loads(th.run("start", "--accel", a.accel, "--kernel", a.kernel, "-o", "json"))
     started = time.perf_counter() - t
-    while time.perf_counter() - t < 120:
+    while time.perf_counter() - t < started + READY_S:
         nodes = json.loads(th.kubectl("get", "nodes", "-o", "json", ok=False) or '{"items":[]}')["items"]
         if any(c["type"] == "Ready" and c["status"] == "True" for n in nodes
                for c in n.get("status", {}).get("conditions", [])):
             return time.perf_counter() - t, started, said
         time.sleep(0.05)
-    raise RuntimeError("no node was Ready within 120 s; start itself took %.1f s and said %s" % (started, said))
+    return None, started, said
 
 
 def guest_memory(th):
@@ -136,16 +137,17 @@ def machine(th, folder, a, row, rss_mib):
     state = {}
 
     def starts():
-        try:
-            took, _, _ = start_to_ready(th, a)  # unpacks the guest, probes QEMU, makes disk and identity
-            row("first start ever to Ready", "%.2f s" % took)
-        finally:
-            state["status"] = json.loads(th.run("status", "-o", "json"))
+        took, started, _ = start_to_ready(th, a)  # unpacks the guest, probes QEMU, makes disk and identity
+        state["status"] = json.loads(th.run("status", "-o", "json"))
+        row("first start ever to Ready", "%.2f s" % took if took else "never",
+            "the command returned after %.2f s" % started)
         got = []
-        for _ in range(a.runs):
+        for _ in range(a.runs if took else 1):
             th.run("stop")
             got.append(start_to_ready(th, a))
-        state["ready"] = median(g[0] for g in got)
+        if took:
+            state["ready"] = median(g[0] for g in got if g[0])
+        state["started"] = median(g[1] for g in got)
         state["hello"] = median(next(s["ms"] for s in g[2]["timings"] if s["step"] == "kernel") / 1e3 for g in got)
         state["steps"] = got[-1][2]["timings"]
 
@@ -184,7 +186,10 @@ def machine(th, folder, a, row, rss_mib):
 
     attempt("memory", row, idle)
     attempt("image build", row, image)
-    attempt("apply to first answer", row, answer)
+    if "ready" in state:
+        attempt("apply to first answer", row, answer)
+    else:
+        row("kubectl apply to first 200 of the Service", "not measured", "no Ready node", "<= 5 s (TCG)")
     th.run("stop", ok=False)
 
     def bare():
@@ -195,6 +200,9 @@ def machine(th, folder, a, row, rss_mib):
         if "ready" in state:
             row("start to Ready, second start on", "%.2f s" % state["ready"],
                 "%.2f x the bare boot" % (state["ready"] / median(times)), "<= 1.6 x")
+        if "started" in state:
+            row("thimble start returns, second start on", "%.2f s" % state["started"],
+                "%.2f x the bare boot" % (state["started"] / median(times)))
             row("  of this, QEMU running to thimbled's hello", "%.2f s" % state["hello"],
                 "%.2f x the bare boot" % (state["hello"] / median(times)))
             print("  last start: " + ", ".join("%s %d ms" % (s["step"], s["ms"]) for s in state["steps"]))
