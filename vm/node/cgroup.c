@@ -276,7 +276,11 @@ struct th_json *cg_resources(const struct pod *p, const struct ctr *c)
     if (mem_lim > 0) {
         th_json_path_set_int(o, "memory.limit", mem_lim);
         if (p->a->cg.version == CG_V2) {
-            th_json_path_set_int(o, "memory.swap", mem_lim); /* no swap beyond it */
+            th_autofree char *pod = cg_pod_path(p);
+            th_autofree char *swap = th_xasprintf("%s%s/memory.swap.max", p->a->cg.mount, pod);
+            if (th_io_exists(swap)) { /* kernels without swap have no such file */
+                th_json_path_set_int(o, "memory.swap", mem_lim);
+            }
             th_json_set(o, "unified", th_json_build("{'memory.oom.group':'1'}"));
         }
     }
