@@ -277,9 +277,21 @@ int th_profile_create(struct th_profile *p, struct th_err *err)
     return th_profile_save(p, err);
 }
 
+/* One that has ended but was not waited for (no init in a container does so in time) is gone. */
+static bool is_zombie(pid_t pid)
+{
+    th_autofree char *path = th_xasprintf("/proc/%d/stat", (int)pid);
+    th_autobuf struct th_buf text = TH_BUF_INIT;
+    if (th_io_read_file(path, 4096, &text, NULL) < 0) {
+        return true;
+    }
+    const char *end = strrchr(th_buf_cstr(&text), ')');
+    return end && end[1] == ' ' && (end[2] == 'Z' || end[2] == 'X');
+}
+
 bool th_process_is(pid_t pid, uint64_t ticks)
 {
-    return pid > 0 && ticks != 0 && th_proc_start_ticks(pid) == ticks;
+    return pid > 0 && ticks != 0 && th_proc_start_ticks(pid) == ticks && !is_zombie(pid);
 }
 
 pid_t th_profile_alive(const struct th_profile *p)
