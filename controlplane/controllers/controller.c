@@ -77,7 +77,7 @@ struct th_controllers {
     pthread_t *workers;
     size_t n_workers;
     pthread_mutex_t lock;
-    struct th_hmap expectations; /* lock; "<index>|<key>" -> struct expectation */
+    struct th_hmap expectations; /* lock; "<index>|<key>\x01<plural>" -> struct expectation */
     pthread_cond_t started_cond;
     bool started;  /* lock; all informers exist */
     bool stopping; /* atomic */
@@ -204,22 +204,26 @@ void th_ctrl_expect(struct th_ctrl *c, const char *key, struct th_gvr gvr,
     struct expectation *e = TH_NEW(struct expectation);
     *e = (struct expectation){cache, rv, th_mono_ms() + EXPECT_TIMEOUT_MS};
     th_autofree char *full = full_key(c, key);
+    th_autofree char *slot = th_xasprintf("%s\x01%s", full, cache->gvr.plural);
     pthread_mutex_lock(&c->set->lock);
-    th_hmap_set(&c->set->expectations, full, e);
+    th_hmap_set(&c->set->expectations, slot, e);
     pthread_mutex_unlock(&c->set->lock);
 }
 
 /* ---- Workers ---- */
 
+/* Whether something written for this key has not come through its cache yet. */
 static bool expectation_open(struct th_controllers *set, const char *full)
 {
     bool open = false;
     pthread_mutex_lock(&set->lock);
-    struct expectation *e = th_hmap_get(&set->expectations, full);
-    if (e) {
-        open = e->cache->seen_rv < e->rv && th_mono_ms() < e->until_ms;
-        if (!open) {
-            free(th_hmap_remove(&set->expectations, full));
+    for (size_t i = 0; i < set->n_caches && set->expectations.n > 0; i++) {
+        th_autofree char *slot = th_xasprintf("%s\x01%s", full, set->caches[i]->gvr.plural);
+        struct expectation *e = th_hmap_get(&set->expectations, slot);
+        if (e && e->cache->seen_rv < e->rv && th_mono_ms() < e->until_ms) {
+            open = true;
+        } else if (e) {
+            free(th_hmap_remove(&set->expectations, slot));
         }
     }
     pthread_mutex_unlock(&set->lock);
