@@ -7,6 +7,9 @@ set -euo pipefail
 thimble=${1:?usage: road.sh THIMBLE [start options]}
 shift
 root=$(cd "$(dirname "$0")/../.." && pwd)
+case " $* " in
+*" host "*) [ "$(id -u)" = 0 ] || { echo "SKIP: the host driver needs root"; exit 77; } ;;
+esac
 for tool in qemu-system-x86_64 go; do
     command -v $tool >/dev/null || { echo "SKIP: $tool is not installed"; exit 77; }
 done
