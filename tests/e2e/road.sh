@@ -43,19 +43,27 @@ wait_for() {
     done
 }
 answers() { curl -fsS --max-time 3 "$1"; }
+# says PATTERN COMMAND...: the command succeeds and its whole output has the pattern. (A pipe into
+# grep -q or head would end the command with SIGPIPE now and then, which pipefail calls a failure.)
+says() {
+    local pattern=$1 output; shift
+    output=$("$@") || return
+    grep -q -- "$pattern" <<<"$output" || { printf 'no "%s" in: %s\n' "$pattern" "$output" >&2; return 1; }
+}
+first_pod() { k get pods -l "$1" -o jsonpath='{.items[0].metadata.name}'; }
 
 step "start"
 t start "$@"
-k config current-context | grep -q thimble
+says thimble k config current-context
 k get nodes -o wide
-wait_for 60 sh -c "'$kubectl' get nodes | grep -qw Ready"
+wait_for 60 says '\bReady\b' k get nodes
 
 step "a second start says that it runs"
-t start | grep -q 'running already'
+says 'running already' t start
 
 step "image build"
 t image build -t hello:1.0 "$root/docs/examples/hello"
-t image ls | grep -q 'hello:1.0'
+says 'hello:1.0' t image ls
 
 step "apply and roll out"
 k apply -f "$root/docs/examples/hello/k8s.yaml"
@@ -69,9 +77,9 @@ wait_for 30 answers "$url"
 answers "$url"
 
 step "logs and exec"
-k logs deploy/hello-deployment | head -3
-pod=$(k get pods -l app=hello -o name | head -1)
-k get "$pod" -o jsonpath='{.status.podIP}{"\n"}'
+says 'listens on :8080' k logs deploy/hello-deployment
+pod=$(first_pod app=hello)
+k get pod "$pod" -o jsonpath='{.status.podIP}{"\n"}'
 
 step "set image, undo"
 t image tag hello:1.0 hello:1.1
@@ -86,11 +94,11 @@ step "a program that ends: Completed, CrashLoopBackOff, previous logs"
 t image build -t hello-exit:1.0 "$root/docs/examples/hello-exit"
 k apply -f "$root/docs/examples/hello-exit/k8s.yaml"
 exit_pods() { k get pods -l app=hello-exit --no-headers; }
-wait_for 120 sh -c "'$kubectl' get pods -l app=hello-exit --no-headers | grep -q CrashLoopBackOff"
+wait_for 120 says CrashLoopBackOff exit_pods
 exit_pods
-exit_pod=$(k get pods -l app=hello-exit -o name | head -1)
-k logs --previous "$exit_pod" | grep -q 'Hello, World!'
-k get events --field-selector reason=BackOff | grep -q BackOff
+exit_pod=$(first_pod app=hello-exit)
+says 'Hello, World!' k logs --previous "$exit_pod"
+says BackOff k get events --field-selector reason=BackOff
 
 step "stop and start: everything is there again"
 before=$(k get svc hello-service -o jsonpath='{.spec.clusterIP} {.status.loadBalancer.ingress[0].ip}')
@@ -108,6 +116,6 @@ t status -o json | python3 -c 'import json,sys; assert json.load(sys.stdin)["run
 
 step "delete"
 t delete
-! k config get-contexts -o name | grep -q thimble
+[ -z "$(k config get-contexts -o name)" ]
 echo
 echo "the road is open"

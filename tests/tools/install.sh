@@ -17,7 +17,7 @@ while read -r name; do
     golang) command -v go >/dev/null && continue ;;
     npm) command -v npm >/dev/null && continue ;;
     esac
-    dpkg-query -W -f '${Status}' "$name" 2>/dev/null | grep -q 'ok installed' || missing+=("$name")
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null)" = installed ] || missing+=("$name")
 done <"$root/cli/packages"
 [ ${#missing[@]} -eq 0 ] && exit 0
 sudo=
