@@ -1,25 +1,8 @@
 /* Namespace: its deletion has two phases. A delete sets the deletionTimestamp and the phase
  * Terminating; the object goes when spec.finalizers has been emptied through /finalize. */
-#include "controlplane/resources/cells.h"
-#include "controlplane/schema/names.h"
+#include "controlplane/resources/rows.h"
 
-static const char *const short_names[] = {"ns", NULL};
-static const char *const selectable[] = {"status.phase", NULL};
-static const struct th_column columns[] = {
-    TH_COL_NAME,
-    {"Status", "string", "", "Active or Terminating", 0},
-    TH_COL_AGE,
-    {0},
-};
-
-static void row(const struct th_req_ctx *c, const struct th_json *obj, struct th_json *cells)
-{
-    th_cell_name(obj, cells);
-    th_cell_str(obj, "status.phase", "", cells);
-    th_cell_age(c, obj, cells);
-}
-
-static void prepare_create(const struct th_req_ctx *c, struct th_json *obj)
+void th_namespace_prepare_create(const struct th_req_ctx *c, struct th_json *obj)
 {
     (void)c;
     struct th_json *f = th_json_path_array(obj, "spec.finalizers");
@@ -38,7 +21,7 @@ static void prepare_create(const struct th_req_ctx *c, struct th_json *obj)
     }
 }
 
-static void prepare_update(const struct th_req_ctx *c, struct th_json *obj,
+void th_namespace_prepare_update(const struct th_req_ctx *c, struct th_json *obj,
                            const struct th_json *old)
 {
     (void)c;
@@ -50,14 +33,14 @@ static void prepare_update(const struct th_req_ctx *c, struct th_json *obj,
     }
 }
 
-static bool hold(const struct th_req_ctx *c, struct th_json *obj)
+bool th_namespace_hold(const struct th_req_ctx *c, struct th_json *obj)
 {
     (void)c;
     th_json_path_set_str(obj, "status.phase", "Terminating");
     return th_json_len(th_json_path(obj, "spec.finalizers")) > 0;
 }
 
-static int finalize(const struct th_req_ctx *c, const struct th_json *old,
+int th_namespace_finalize(const struct th_req_ctx *c, const struct th_json *old,
                     const struct th_json *body, struct th_json **ret, struct th_err *err)
 {
     (void)c;
@@ -72,28 +55,3 @@ static int finalize(const struct th_req_ctx *c, const struct th_json *old,
     *ret = n;
     return 0;
 }
-
-static const struct th_subresource subs[] = {
-    {"finalize", "", "v1", "Namespace", TH_VERB_UPDATE, .update = finalize},
-    {"status", "", "v1", "Namespace", TH_VERB_GET | TH_VERB_UPDATE | TH_VERB_PATCH},
-    {0},
-};
-
-const struct th_resource th_res_core_namespaces = {
-    .group = "",
-    .version = "v1",
-    .kind = "Namespace",
-    .plural = "namespaces",
-    .singular = "namespace",
-    .short_names = short_names,
-    .verbs = TH_VERBS_ALL & ~(unsigned)TH_VERB_DELETECOLLECTION,
-    .storage_hash = "Q3oi5N2YM8M=",
-    .subs = subs,
-    .columns = columns,
-    .row = row,
-    .selectable = selectable,
-    .s = {.prepare_create = prepare_create,
-          .prepare_update = prepare_update,
-          .hold = hold,
-          .name_check = th_name_dns1123_label},
-};

@@ -3,20 +3,12 @@
  * sets the deletionTimestamp, and the node agent ends it with a grace period of 0. A pod that is on no
  * node, or that has ended, goes at once.
  */
-#include "controlplane/resources/cells.h"
-#include "controlplane/resources/podrules.h"
+#include "controlplane/resources/rows.h"
 #include "base/buf.h"
 #include "base/clock.h"
 #include "controlplane/schema/validate.h"
 
-static const char *const short_names[] = {"po", NULL};
-static const char *const categories[] = {"all", NULL};
-static const char *const selectable[] = {
-    "spec.nodeName",      "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName",
-    "spec.hostNetwork",   "status.phase",       "status.podIP",       "status.podIPs",
-    "status.nominatedNodeName", "spec.host", NULL};
-
-static const char *selectable_value(const struct th_json *obj, const char *field, char *buf)
+const char *th_pod_selectable(const struct th_json *obj, const char *field, char *buf)
 {
     (void)buf;
     if (th_streq(field, "spec.host")) {
@@ -32,20 +24,7 @@ static const char *selectable_value(const struct th_json *obj, const char *field
     return v ? v : "";
 }
 
-static const struct th_column columns[] = {
-    TH_COL_NAME,
-    {"Ready", "string", "", "Containers that are ready, of all", 0},
-    {"Status", "string", "", "What the pod is doing, in one word", 0},
-    {"Restarts", "string", "", "How often containers were restarted, and when last", 0},
-    TH_COL_AGE,
-    {"IP", "string", "", "Address of the pod", 1},
-    {"Node", "string", "", "Node the pod is on", 1},
-    {"Nominated Node", "string", "", "Node that preemption makes room on", 1},
-    {"Readiness Gates", "string", "", "Further conditions that are met, of all", 1},
-    {0},
-};
-
-static void prepare_create(const struct th_req_ctx *c, struct th_json *obj)
+void th_pod_prepare_create(const struct th_req_ctx *c, struct th_json *obj)
 {
     (void)c;
     struct th_json *status = th_json_object();
@@ -54,7 +33,7 @@ static void prepare_create(const struct th_req_ctx *c, struct th_json *obj)
     th_json_set(obj, "status", status);
 }
 
-static void prepare_update(const struct th_req_ctx *c, struct th_json *obj, const struct th_json *old)
+void th_pod_prepare_update(const struct th_req_ctx *c, struct th_json *obj, const struct th_json *old)
 {
     (void)c;
     const char *qos = th_json_path_str(old, "status.qosClass");
@@ -63,13 +42,13 @@ static void prepare_update(const struct th_req_ctx *c, struct th_json *obj, cons
     }
 }
 
-static void validate(const struct th_req_ctx *c, const struct th_json *obj, struct th_err *err)
+void th_pod_validate(const struct th_req_ctx *c, const struct th_json *obj, struct th_err *err)
 {
     (void)c;
     th_validate_pod_spec(th_json_get(obj, "spec"), "spec", err);
 }
 
-static int64_t grace(const struct th_req_ctx *c, const struct th_json *obj, int64_t asked)
+int64_t th_pod_grace(const struct th_req_ctx *c, const struct th_json *obj, int64_t asked)
 {
     (void)c;
     const char *node = th_json_path_str(obj, "spec.nodeName");
@@ -117,7 +96,7 @@ static int check_binding(const struct th_json *pod, const struct th_json *body, 
                    "Operation cannot be fulfilled on pods/binding \"%s\": %s", name, why);
 }
 
-static int bind_pod(const struct th_req_ctx *c, const struct th_json *old,
+int th_pod_bind(const struct th_req_ctx *c, const struct th_json *old,
                     const struct th_json *body, struct th_json **ret, struct th_err *err)
 {
     TH_TRY(check_binding(old, body, err));
@@ -146,7 +125,7 @@ static int bind_pod(const struct th_req_ctx *c, const struct th_json *old,
 }
 
 /* The Binding kind of old: its own name says which pod. */
-static int bind_virtual(const struct th_req_ctx *c, const char *ns, const struct th_json *obj,
+int th_binding_create(const struct th_req_ctx *c, const char *ns, const struct th_json *obj,
                         struct th_json **ret, struct th_err *err)
 {
     const char *name = th_json_path_str(obj, "metadata.name");
@@ -156,20 +135,9 @@ static int bind_virtual(const struct th_req_ctx *c, const char *ns, const struct
     return th_client_post(c->client, TH_GVR_PODS, ns, name, "binding", obj, ret, err);
 }
 
-const struct th_resource th_res_core_bindings = {
-    .group = "",
-    .version = "v1",
-    .kind = "Binding",
-    .plural = "bindings",
-    .singular = "binding",
-    .namespaced = true,
-    .verbs = TH_VERB_CREATE,
-    .s = {.create_virtual = bind_virtual},
-};
-
 /* ---- Other subresources ---- */
 
-static int evict(const struct th_req_ctx *c, const char *ns, const char *name, const struct th_json *body,
+int th_pod_evict(const struct th_req_ctx *c, const char *ns, const char *name, const struct th_json *body,
                  struct th_json **ret, struct th_err *err)
 {
     struct th_delete_opts o = TH_DELETE_OPTS_INIT;
@@ -181,7 +149,7 @@ static int evict(const struct th_req_ctx *c, const char *ns, const char *name, c
     return 0;
 }
 
-static int ephemeral(const struct th_req_ctx *c, const struct th_json *old, const struct th_json *body,
+int th_pod_ephemeral(const struct th_req_ctx *c, const struct th_json *old, const struct th_json *body,
                      struct th_json **ret, struct th_err *err)
 {
     (void)c;
@@ -193,7 +161,7 @@ static int ephemeral(const struct th_req_ctx *c, const struct th_json *old, cons
 }
 
 /* Resources of containers, by name; nothing else of the body counts. */
-static int resize(const struct th_req_ctx *c, const struct th_json *old, const struct th_json *body,
+int th_pod_resize(const struct th_req_ctx *c, const struct th_json *old, const struct th_json *body,
                   struct th_json **ret, struct th_err *err)
 {
     (void)c;
@@ -217,43 +185,3 @@ static int resize(const struct th_req_ctx *c, const struct th_json *old, const s
     *ret = pod;
     return 0;
 }
-
-#define RWP (TH_VERB_GET | TH_VERB_UPDATE | TH_VERB_PATCH)
-static const struct th_subresource subs[] = {
-    {"attach", "", "v1", "PodAttachOptions", TH_VERB_CREATE | TH_VERB_GET},
-    {"binding", "", "v1", "Binding", TH_VERB_CREATE, .update = bind_pod},
-    {"ephemeralcontainers", "", "v1", "Pod", RWP, .update = ephemeral},
-    {"eviction", "policy", "v1", "Eviction", TH_VERB_CREATE, .create = evict},
-    {"exec", "", "v1", "PodExecOptions", TH_VERB_CREATE | TH_VERB_GET},
-    {"log", "", "v1", "Pod", TH_VERB_GET},
-    {"portforward", "", "v1", "PodPortForwardOptions", TH_VERB_CREATE | TH_VERB_GET},
-    {"proxy", "", "v1", "PodProxyOptions",
-     TH_VERB_CREATE | TH_VERB_DELETE | TH_VERB_GET | TH_VERB_PATCH | TH_VERB_UPDATE},
-    {"resize", "", "v1", "Pod", RWP, .update = resize},
-    {"status", "", "v1", "Pod", RWP},
-    {0},
-};
-
-const struct th_resource th_res_core_pods = {
-    .group = "",
-    .version = "v1",
-    .kind = "Pod",
-    .plural = "pods",
-    .singular = "pod",
-    .short_names = short_names,
-    .categories = categories,
-    .namespaced = true,
-    .verbs = TH_VERBS_ALL,
-    .storage_hash = "xPOwRZ+Yhw8=",
-    .subs = subs,
-    .columns = columns,
-    .row = th_pod_row,
-    .selectable = selectable,
-    .selectable_value = selectable_value,
-    .s = {.prepare_create = prepare_create,
-          .prepare_update = prepare_update,
-          .validate = validate,
-          .validate_update = th_pod_validate_update,
-          .grace = grace,
-          .has_generation = true},
-};

@@ -1,5 +1,5 @@
 /* ServiceAccount, and the tokens that are asked for it. */
-#include "controlplane/resources/cells.h"
+#include "controlplane/resources/rows.h"
 #include "controlplane/resources/cluster.h"
 #include "controlplane/resources/token.h"
 #include "base/buf.h"
@@ -10,21 +10,6 @@
 #define TTL_MIN_S 600
 #define TTL_MAX_S (1ll << 32)
 #define MAX_AUDIENCES 16
-
-static const char *const short_names[] = {"sa", NULL};
-static const struct th_column columns[] = {
-    TH_COL_NAME,
-    {"Secrets", "string", "", "Number of secrets that are listed", 0},
-    TH_COL_AGE,
-    {0},
-};
-
-static void row(const struct th_req_ctx *c, const struct th_json *obj, struct th_json *cells)
-{
-    th_cell_name(obj, cells);
-    th_json_append(cells, th_json_stringf("%zu", th_json_len(th_json_get(obj, "secrets"))));
-    th_cell_age(c, obj, cells);
-}
 
 /* The object a token is to be bound to must exist, with the uid that is named. */
 static int check_bound(const struct th_req_ctx *c, const char *ns, const struct th_json *ref,
@@ -57,7 +42,7 @@ static int check_bound(const struct th_req_ctx *c, const char *ns, const struct 
     return 0;
 }
 
-static int token_create(const struct th_req_ctx *c, const char *ns, const char *name,
+int th_serviceaccount_token(const struct th_req_ctx *c, const char *ns, const char *name,
                         const struct th_json *body, struct th_json **ret, struct th_err *err)
 {
     const struct th_cluster *cluster = c->cluster;
@@ -110,24 +95,3 @@ static int token_create(const struct th_req_ctx *c, const char *ns, const char *
     *ret = out;
     return 0;
 }
-
-static const struct th_subresource subs[] = {
-    {"token", "authentication.k8s.io", "v1", "TokenRequest", TH_VERB_CREATE,
-     .create = token_create},
-    {0},
-};
-
-const struct th_resource th_res_core_serviceaccounts = {
-    .group = "",
-    .version = "v1",
-    .kind = "ServiceAccount",
-    .plural = "serviceaccounts",
-    .singular = "serviceaccount",
-    .short_names = short_names,
-    .namespaced = true,
-    .verbs = TH_VERBS_ALL,
-    .storage_hash = "pbx9ZvyFpBE=",
-    .subs = subs,
-    .columns = columns,
-    .row = row,
-};

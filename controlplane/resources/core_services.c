@@ -3,7 +3,7 @@
  * when it goes. What a type does not need is cleared on a change of type, as upstream does for
  * clients that PUT what they read.
  */
-#include "controlplane/resources/cells.h"
+#include "controlplane/resources/rows.h"
 #include "controlplane/resources/cluster.h"
 #include "controlplane/resources/ipalloc.h"
 #include "base/buf.h"
@@ -11,20 +11,6 @@
 #include "controlplane/schema/selector.h"
 #include "controlplane/schema/validate.h"
 #include <inttypes.h>
-
-static const char *const short_names[] = {"svc", NULL};
-static const char *const categories[] = {"all", NULL};
-static const char *const selectable[] = {"spec.clusterIP", "spec.type", NULL};
-static const struct th_column columns[] = {
-    TH_COL_NAME,
-    {"Type", "string", "", "How the Service is reached", 0},
-    {"Cluster-IP", "string", "", "Address inside the cluster", 0},
-    {"External-IP", "string", "", "Addresses outside of it", 0},
-    {"Port(s)", "string", "", "Ports, with node ports", 0},
-    TH_COL_AGE,
-    {"Selector", "string", "", "Which pods are behind it", 1},
-    {0},
-};
 
 static bool is_type(const struct th_json *svc, const char *type)
 {
@@ -65,7 +51,7 @@ static char *external(const struct th_json *svc)
     return th_xstrdup(is_type(svc, "LoadBalancer") ? "<pending>" : "<none>");
 }
 
-static void row(const struct th_req_ctx *c, const struct th_json *obj, struct th_json *cells)
+void th_row_service(const struct th_req_ctx *c, const struct th_json *obj, struct th_json *cells)
 {
     struct th_buf ports TH_CLEANUP(th_buf_done) = TH_BUF_INIT;
     const struct th_json *list = th_json_path(obj, "spec.ports");
@@ -120,7 +106,7 @@ static void set_families(struct th_json *svc)
     }
 }
 
-static void prepare_create(const struct th_req_ctx *c, struct th_json *obj)
+void th_service_prepare_create(const struct th_req_ctx *c, struct th_json *obj)
 {
     (void)c;
     th_json_set(obj, "status", th_json_build("{'loadBalancer':{}}"));
@@ -154,7 +140,7 @@ static void keep_allocated(struct th_json *obj, const struct th_json *old)
     }
 }
 
-static void prepare_update(const struct th_req_ctx *c, struct th_json *obj,
+void th_service_prepare_update(const struct th_req_ctx *c, struct th_json *obj,
                            const struct th_json *old)
 {
     (void)c;
@@ -184,7 +170,7 @@ static void prepare_update(const struct th_req_ctx *c, struct th_json *obj,
 
 /* ---- Validation ---- */
 
-static void validate(const struct th_req_ctx *c, const struct th_json *obj, struct th_err *err)
+void th_service_validate(const struct th_req_ctx *c, const struct th_json *obj, struct th_err *err)
 {
     (void)c;
     const struct th_json *ports = th_json_path(obj, "spec.ports");
@@ -219,16 +205,16 @@ static void validate(const struct th_req_ctx *c, const struct th_json *obj, stru
     }
 }
 
-static void validate_update(const struct th_req_ctx *c, const struct th_json *obj,
+void th_service_validate_update(const struct th_req_ctx *c, const struct th_json *obj,
                             const struct th_json *old, struct th_err *err)
 {
+    (void)c;
     const char *was = th_json_path_str(old, "spec.clusterIP");
     const char *now = th_json_path_str(obj, "spec.clusterIP");
     if (was && *was && !is_type(old, "ExternalName") && !is_type(obj, "ExternalName") &&
         !th_streq(was, now)) {
         th_invalid_str(err, "spec.clusterIPs[0]", now ? now : "", "may not change once set");
     }
-    validate(c, obj, err);
 }
 
 /* ---- Allocation ---- */
@@ -303,7 +289,7 @@ static int allocate_ports(struct th_ipalloc *a, struct th_json *obj, const struc
     return 0;
 }
 
-static void release(const struct th_req_ctx *c, const struct th_json *obj)
+void th_service_release(const struct th_req_ctx *c, const struct th_json *obj)
 {
     const struct th_cluster *cluster = c->cluster;
     const struct th_json *ports = th_json_path(obj, "spec.ports");
@@ -317,7 +303,7 @@ static void release(const struct th_req_ctx *c, const struct th_json *obj)
     }
 }
 
-static int allocate(const struct th_req_ctx *c, struct th_json *obj, const struct th_json *old,
+int th_service_allocate(const struct th_req_ctx *c, struct th_json *obj, const struct th_json *old,
                     struct th_err *err)
 {
     const struct th_cluster *cluster = c->cluster;
@@ -343,42 +329,3 @@ static int allocate(const struct th_req_ctx *c, struct th_json *obj, const struc
     }
     return 0;
 }
-
-#define PROXY_VERBS (TH_VERB_CREATE | TH_VERB_DELETE | TH_VERB_GET | TH_VERB_PATCH | TH_VERB_UPDATE)
-static const struct th_subresource subs[] = {
-    {.name = "proxy",
-     .group = "",
-     .version = "v1",
-     .kind = "ServiceProxyOptions",
-     .verbs = PROXY_VERBS},
-    {.name = "status",
-     .group = "",
-     .version = "v1",
-     .kind = "Service",
-     .verbs = TH_VERB_GET | TH_VERB_UPDATE | TH_VERB_PATCH},
-    {.name = NULL},
-};
-
-const struct th_resource th_res_core_services = {
-    .group = "",
-    .version = "v1",
-    .kind = "Service",
-    .plural = "services",
-    .singular = "service",
-    .short_names = short_names,
-    .categories = categories,
-    .namespaced = true,
-    .verbs = TH_VERBS_ALL,
-    .storage_hash = "0/CO1lhkEBI=",
-    .subs = subs,
-    .columns = columns,
-    .row = row,
-    .selectable = selectable,
-    .s = {.prepare_create = prepare_create,
-          .prepare_update = prepare_update,
-          .validate = validate,
-          .validate_update = validate_update,
-          .allocate = allocate,
-          .release = release,
-          .name_check = th_name_dns1123_label},
-};

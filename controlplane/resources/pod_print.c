@@ -3,8 +3,7 @@
  * pkg/printers/internalversion printPod: init containers first, then the containers' waiting and
  * terminated reasons, last what deletion makes of it.
  */
-#include "controlplane/resources/cells.h"
-#include "controlplane/resources/podrules.h"
+#include "controlplane/resources/rows.h"
 #include "base/buf.h"
 #include "base/clock.h"
 #include <inttypes.h>
@@ -170,7 +169,7 @@ static void wide_cells(const struct th_json *pod, struct th_json *cells)
                                              : th_json_string("<none>"));
 }
 
-void th_pod_row(const struct th_req_ctx *c, const struct th_json *pod, struct th_json *cells)
+void th_row_pod(const struct th_req_ctx *c, const struct th_json *pod, struct th_json *cells)
 {
     struct view v = {.reason = NULL};
     const char *why = th_json_path_str(pod, "status.reason");

@@ -2,7 +2,7 @@
  * Rules that pods and workloads share: QoS class, what may change, templates and selectors, and the
  * scale subresource. The rules of a PodSpec itself are in podspec_validate.c.
  */
-#include "controlplane/resources/podrules.h"
+#include "controlplane/resources/rows.h"
 #include "base/buf.h"
 #include "controlplane/schema/quantity.h"
 #include "controlplane/schema/selector.h"
@@ -113,8 +113,9 @@ void th_pod_validate_update(const struct th_req_ctx *c, const struct th_json *ob
 
 /* ---- Workloads ---- */
 
-void th_validate_workload(const struct th_json *obj, struct th_err *err)
+void th_workload_validate(const struct th_req_ctx *c, const struct th_json *obj, struct th_err *err)
 {
+    (void)c;
     const struct th_json *selector = th_json_path(obj, "spec.selector");
     const struct th_json *labels = th_json_path(obj, "spec.template.metadata.labels");
     int64_t replicas = th_json_path_int(obj, "spec.replicas", 1);
@@ -139,40 +140,6 @@ void th_validate_workload(const struct th_json *obj, struct th_err *err)
         static const char *const only[] = {"Always", NULL};
         th_invalid_not_supported(err, "spec.template.spec.restartPolicy", policy, only);
     }
-}
-
-void th_validate_selector_immutable(const struct th_json *obj, const struct th_json *old,
-                                    struct th_err *err)
-{
-    const struct th_json *now = th_json_path(obj, "spec.selector");
-    if (!th_json_equal(now, th_json_path(old, "spec.selector"))) {
-        th_invalid_value(err, "spec.selector", now, "field is immutable");
-    }
-}
-
-void th_cell_containers(const struct th_json *obj, const char *path, struct th_json *cells)
-{
-    const struct th_json *list = th_json_path(obj, path);
-    struct th_buf names TH_CLEANUP(th_buf_done) = TH_BUF_INIT;
-    struct th_buf images TH_CLEANUP(th_buf_done) = TH_BUF_INIT;
-    for (size_t i = 0; i < th_json_len(list); i++) {
-        const char *image = th_json_path_str(th_json_at(list, i), "image");
-        th_buf_printf(&names, "%s%s", i ? "," : "", th_json_path_str(th_json_at(list, i), "name"));
-        th_buf_printf(&images, "%s%s", i ? "," : "", image ? image : "");
-    }
-    th_json_append_str(cells, th_buf_cstr(&names));
-    th_json_append_str(cells, th_buf_cstr(&images));
-}
-
-void th_cell_selector(const struct th_json *selector, struct th_json *cells)
-{
-    struct th_selector *sel TH_AUTO(th_selector) = NULL;
-    if (th_selector_from_json(selector, &sel, NULL) < 0) {
-        th_json_append_str(cells, "<error>");
-        return;
-    }
-    th_autofree char *text = th_selector_format(sel);
-    th_json_append_str(cells, *text ? text : "<none>");
 }
 
 /* ---- scale ---- */

@@ -1,22 +1,10 @@
 /* The list of all resources.
  *
- * resources.def is the only place that names every row; this file turns it into an array and
- * answers lookups. Lookups are linear over some seventy rows of pointers: the router asks once a
+ * The generated rows are an array in the order of schema/data/resources.tsv; this file answers
+ * lookups in it. They are linear over some seventy rows of pointers: the router asks once a
  * request, and a comparison of the plural fails on its first bytes almost always.
  */
-#include "controlplane/resources/resource.h"
-
-#include <stdio.h>
-
-#define TH_RESOURCE(id) extern const struct th_resource th_res_##id;
-#include "controlplane/resources/resources.def"
-#undef TH_RESOURCE
-
-static const struct th_resource *const rows[] = {
-#define TH_RESOURCE(id) &th_res_##id,
-#include "controlplane/resources/resources.def"
-#undef TH_RESOURCE
-};
+#include "controlplane/resources/rows.h"
 
 /* Upstream's priorities, from schema/data/apigroups.tsv. */
 static const char *const groups[] = {
@@ -45,14 +33,14 @@ static const char *const groups[] = {
 
 const struct th_resource *th_resource_at(size_t i)
 {
-    return i < TH_ARRAY_LEN(rows) ? rows[i] : NULL;
+    return i < th_resource_rows_n ? th_resource_rows[i] : NULL;
 }
 
 const struct th_resource *th_resource_find(const char *group, const char *version,
                                            const char *plural)
 {
-    for (size_t i = 0; i < TH_ARRAY_LEN(rows); i++) {
-        const struct th_resource *r = rows[i];
+    for (size_t i = 0; i < th_resource_rows_n; i++) {
+        const struct th_resource *r = th_resource_rows[i];
         if (strcmp(r->plural, plural) == 0 && strcmp(r->group, group) == 0 &&
             strcmp(r->version, version) == 0) {
             return r;
@@ -64,8 +52,8 @@ const struct th_resource *th_resource_find(const char *group, const char *versio
 const struct th_resource *th_resource_for_kind(const char *group, const char *version,
                                                const char *kind)
 {
-    for (size_t i = 0; i < TH_ARRAY_LEN(rows); i++) {
-        const struct th_resource *r = rows[i];
+    for (size_t i = 0; i < th_resource_rows_n; i++) {
+        const struct th_resource *r = th_resource_rows[i];
         if (strcmp(r->kind, kind) == 0 && strcmp(r->group, group) == 0 &&
             strcmp(r->version, version) == 0) {
             return r;

@@ -4,8 +4,9 @@
  * and the few hooks where the schema cannot say it. Routing, discovery, OpenAPI, Tables, field
  * selectors and authorization read the row; nothing else is written per kind.
  *
- * One file per kind (resources/<group>_<kind>.c) exports `const struct th_resource
- * th_res_<group>_<plural>`; resources.def lists them. */
+ * Rows are generated: gen_rows.py compiles schema/data (names, verbs, columns, selectable fields)
+ * and rows.tsv (cells, hooks) into resource_rows.c. Hooks are declared in rows.h and live in the
+ * file of their kind or group. */
 #include "base/json/json.h"
 #include "controlplane/client/client.h"
 #include "controlplane/schema/schema.h"
@@ -45,6 +46,15 @@ struct th_column {
     int priority;
 };
 
+/* A member that never changes once the object is there; ends with path NULL. */
+struct th_frozen {
+    const char *path, *words; /* what the cause says */
+    bool forbidden;           /* "Forbidden: words"; otherwise "Invalid value: ...: words" */
+};
+/* Adds a cause for every member of the list that differs between obj and old. */
+void th_frozen_check(const struct th_frozen *list, const struct th_json *obj,
+                     const struct th_json *old, struct th_err *err);
+
 struct th_resource;
 /* Strategy hooks; each may be NULL. obj is the new object and may be changed by prepare hooks;
  * old is what is stored. validate hooks append causes (th_err_add_cause) and change nothing else. */
@@ -54,6 +64,10 @@ struct th_strategy {
     void (*validate)(const struct th_req_ctx *c, const struct th_json *obj, struct th_err *err);
     void (*validate_update)(const struct th_req_ctx *c, const struct th_json *obj,
                             const struct th_json *old, struct th_err *err);
+    /* In place of both when a status is written: the rest of the object is as it was. */
+    void (*validate_status)(const struct th_req_ctx *c, const struct th_json *obj,
+                            const struct th_json *old, struct th_err *err);
+    const struct th_frozen *frozen; /* NULL: none */
     /* After validation, before the commit: allocations (ClusterIP, nodePort) and their failures.
      * old is NULL on create. release undoes it when the commit fails or the object is deleted. */
     int (*allocate)(const struct th_req_ctx *c, struct th_json *obj, const struct th_json *old,
