@@ -129,6 +129,7 @@ struct th_informer_opts {
     const char *ns;             /* NULL: all */
     const char *label_selector; /* NULL: all */
     const char *field_selector;
+    bool metadata_only; /* objects in cache and events are {apiVersion, kind, metadata} */
     /* Called in the informer's thread after the cache has changed; old is NULL for an addition, now
      * is NULL for a deletion. Both are borrowed and immutable. After every (re)list, deletions
      * that were missed are reported too. */

@@ -137,6 +137,27 @@ static struct entry *entry_new(struct th_str text, const char *head)
     return e;
 }
 
+/* The object with nothing but what says who it is. */
+static struct entry *entry_new_metadata(struct th_str text, const char *head)
+{
+    static const char *const kept[] = {"apiVersion", "kind", "metadata"};
+    th_autobuf struct th_buf b = TH_BUF_INIT;
+    th_buf_putc(&b, '{');
+    for (size_t k = 0; k < TH_ARRAY_LEN(kept); k++) {
+        struct th_str v = th_json_slice_get(text, kept[k]);
+        if (v.p) {
+            th_buf_printf(&b, "%s\"%s\":%.*s", b.n > 1 ? "," : "", kept[k], (int)v.n, v.p);
+        }
+    }
+    th_buf_putc(&b, '}');
+    return entry_new((struct th_str){b.p, b.n}, head);
+}
+
+static struct entry *entry_for(const struct th_informer *i, struct th_str text, const char *head)
+{
+    return i->o.metadata_only ? entry_new_metadata(text, head) : entry_new(text, head);
+}
+
 /* ---- The cache ---- */
 
 static void index_owner(struct th_informer *i, struct entry *e, bool in)
@@ -228,7 +249,7 @@ static int take_page(void *arg, struct th_str page, bool restart, struct th_err 
     struct th_str item;
     while (items.p && items.p[0] == '[' && th_json_slice_element(&s, &item)) {
         bool whole = item.p[0] != '{' || th_json_slice_get(item, "kind").p;
-        struct entry *e = entry_new(item, whole ? "" : head);
+        struct entry *e = entry_for(l->i, item, whole ? "" : head);
         if (!e) {
             return th_fail(err, TH_R_PARSE, "the server's list holds an item without a name");
         }
@@ -300,12 +321,12 @@ static int apply(struct th_informer *i, const struct th_watch_item *it, struct t
     struct th_str rv =
         th_json_slice_text(th_json_slice_path(it->object, "metadata.resourceVersion"));
     if (it->type != TH_WI_BOOKMARK) {
-        struct entry *e = entry_new(it->object, "");
+        struct entry *e = entry_for(i, it->object, "");
         if (!e) {
             return th_fail(err, TH_R_PARSE, "a watch event without a name");
         }
         if (it->type == TH_WI_DELETED) {
-            change(i, e->key, NULL, it->object);
+            change(i, e->key, NULL, (struct th_str){e->text, e->n});
             entry_unref(e);
         } else {
             change(i, e->key, e, (struct th_str){NULL, 0});

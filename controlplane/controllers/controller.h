@@ -8,6 +8,7 @@
  */
 #include "controlplane/client/client.h"
 #include "controlplane/controllers/controllers.h"
+#include "controlplane/controllers/resource_list.h"
 
 struct th_ctrl; /* one running controller */
 
@@ -27,6 +28,11 @@ struct th_controller {
      * failure is logged and tried again with back-off. One key is never in two threads. */
     int (*reconcile)(struct th_ctrl *c, const char *key, int64_t *ret_after_ms, struct th_err *err);
     int64_t tick_ms;                       /* > 0: key "" is enqueued this often */
+    /* Not NULL: also gets the events of every resource that can be listed, watched and deleted
+     * (Events excepted), whatever the API serves now or later. Objects have metadata only, unless
+     * some row watches the resource. r is valid during the call. */
+    void (*on_any)(struct th_ctrl *c, const struct th_rl_item *r, const struct th_json *old,
+                   const struct th_json *now);
     void *(*state_new)(struct th_ctrl *c); /* before any event; NULL: none */
     void (*state_free)(void *state);
 };
@@ -37,6 +43,10 @@ const struct th_controllers_opts *th_ctrl_opts(struct th_ctrl *c);
 void *th_ctrl_state(struct th_ctrl *c);
 /* The shared cache of a watched resource; a resource that no row watches is a broken invariant. */
 struct th_informer *th_ctrl_informer(struct th_ctrl *c, struct th_gvr gvr);
+
+/* What is served for this apiVersion and kind, copied to *ret (th_rl_item_done); false: nothing. */
+bool th_ctrl_served(struct th_ctrl *c, const char *api_version, const char *kind,
+                    struct th_rl_item *ret);
 
 void th_ctrl_enqueue(struct th_ctrl *c, const char *key);
 void th_ctrl_enqueue_after(struct th_ctrl *c, const char *key, int64_t delay_ms);
@@ -56,4 +66,23 @@ void th_ctrl_enqueue_owner(struct th_ctrl *c, const struct th_json *old, const s
  * reconciled again, so that what was just made is not made twice. */
 void th_ctrl_expect(struct th_ctrl *c, const char *key, struct th_gvr gvr,
                     const struct th_json *written);
+/* After a delete for `key`: obj must be gone from the cache, or be there with a deletionTimestamp,
+ * before key is reconciled again. */
+void th_ctrl_expect_gone(struct th_ctrl *c, const char *key, struct th_gvr gvr,
+                         const struct th_json *obj);
+
+/* Deletes obj with its uid as precondition and expects it gone. Gone already counts as success.
+ * propagation NULL: the kind's default. */
+int th_ctrl_delete(struct th_ctrl *c, const char *key, struct th_gvr gvr, const struct th_json *obj,
+                   const char *propagation, struct th_err *err) TH_MUST_USE;
+
+/* For controllers whose key is a namespace that must have one certain object: event function of
+ * that object (enqueues its namespace), and the reconcile: creates `wanted` when the namespace is
+ * Active and has none of that name, or updates it when `same` (may be NULL) says that it differs. */
+void th_ctrl_on_namespace_object(struct th_ctrl *c, const struct th_json *old,
+                                 const struct th_json *now, const char *name);
+int th_ctrl_keep_in_namespace(struct th_ctrl *c, const char *ns, struct th_gvr gvr,
+                              const struct th_json *wanted,
+                              bool (*same)(const struct th_json *have, const struct th_json *wanted),
+                              struct th_err *err) TH_MUST_USE;
 #endif

@@ -1,8 +1,9 @@
 /*
  * The garbage collector: objects whose owners are gone go too.
  *
- * A graph in memory has one small node per object (where it is, whom it belongs to) and, per owner,
- * the uids of its dependents. Events keep it current; two kinds of keys come out of them:
+ * A graph in memory has one small node per object of every resource that the API serves (where it
+ * is, whom it belongs to) and, per owner, the uids of its dependents. Events keep it current; two
+ * kinds of keys come out of them:
  *
  *   "dep|<uid>"  an object with owners: when none of them exists any more it is deleted, references
  * to the missing ones among several are removed. An owner that the graph does not know is asked for
@@ -10,8 +11,9 @@
  *   "own|<uid>"  an object being deleted with the finalizer foregroundDeletion (its dependents go
  * first; those with blockOwnerDeletion hold it) or orphan (its dependents lose their reference).
  *
- * Rules as k8s.io/kubernetes pkg/controller/garbagecollector. Owners of a kind that is not in the
- * table count as existing: nothing is deleted on a guess.
+ * Rules as k8s.io/kubernetes pkg/controller/garbagecollector. A namespaced owner is looked for in
+ * the dependent's own namespace only. Owners of a kind that is not served, and namespaced owners of
+ * cluster-scoped objects, count as existing: nothing is deleted on a guess.
  *
  * The lock guards the graph; nodes are copied out of it before anything is written to the API.
  */
@@ -23,29 +25,21 @@
 #define FOREGROUND "foregroundDeletion"
 #define ORPHAN "orphan"
 
-static const struct {
-    const char *api_version, *kind;
-    struct th_gvr gvr;
-} kinds[] = {
-#define TH_GC_KIND(group_version, kind_, group, version, plural)                                   \
-    {group_version, kind_, {group, version, plural}},
-#include "controlplane/controllers/gc_kinds.def"
-#undef TH_GC_KIND
-};
-
 struct owner {
     char *uid, *api_version, *kind, *name;
     bool blocks;
 };
 struct node {
-    size_t kind; /* index into kinds */
+    const struct th_rl_item *r; /* the graph's; lives as long as it */
     char *uid, *ns, *name;
     struct owner *owners;
     size_t n_owners;
-    bool foreground, orphan; /* being deleted, with that finalizer */
+    bool deleting;           /* has a deletionTimestamp */
+    bool foreground, orphan; /* and that finalizer */
 };
 struct graph {
     pthread_mutex_t lock;
+    struct th_hmap kinds;      /* "apiVersion|Kind" -> struct th_rl_item; never removed */
     struct th_hmap nodes;      /* uid -> struct node */
     struct th_hmap dependents; /* owner uid -> struct th_hmap (set of uids) */
 };
@@ -79,11 +73,18 @@ static void set_free(void *p)
     }
 }
 
+static void kind_free(void *p)
+{
+    th_rl_item_done(p);
+    free(p);
+}
+
 static void *state_new(struct th_ctrl *c)
 {
     (void)c;
     struct graph *g = TH_NEW(struct graph);
     pthread_mutex_init(&g->lock, NULL);
+    th_hmap_init(&g->kinds, kind_free);
     th_hmap_init(&g->nodes, node_free);
     th_hmap_init(&g->dependents, set_free);
     return g;
@@ -94,6 +95,7 @@ static void state_free(void *p)
     struct graph *g = p;
     th_hmap_done(&g->nodes);
     th_hmap_done(&g->dependents);
+    th_hmap_done(&g->kinds);
     pthread_mutex_destroy(&g->lock);
     free(g);
 }
@@ -109,25 +111,27 @@ static bool has_finalizer(const struct th_json *obj, const char *name)
     return false;
 }
 
-static struct node *node_new(size_t kind, const struct th_json *obj)
+static struct node *node_new(const struct th_rl_item *r, const struct th_json *obj)
 {
     struct node *n = TH_NEW(struct node);
-    n->kind = kind;
+    n->r = r;
     n->uid = th_xstrdup(th_json_path_str(obj, "metadata.uid"));
     n->ns = th_xstrdup(th_json_path_str(obj, "metadata.namespace"));
     n->name = th_xstrdup(th_json_path_str(obj, "metadata.name"));
-    if (th_json_path_str(obj, "metadata.deletionTimestamp")) {
+    n->deleting = th_json_path_str(obj, "metadata.deletionTimestamp") != NULL;
+    if (n->deleting) {
         n->foreground = has_finalizer(obj, FOREGROUND);
         n->orphan = has_finalizer(obj, ORPHAN);
     }
     const struct th_json *refs = th_json_path(obj, "metadata.ownerReferences");
     n->owners = th_xcalloc(th_json_len(refs) + 1, sizeof(*n->owners));
     for (size_t i = 0; i < th_json_len(refs); i++) {
-        const struct th_json *r = th_json_at(refs, i);
+        const struct th_json *ref = th_json_at(refs, i);
         n->owners[n->n_owners++] = (struct owner){
-            th_xstrdup(th_json_path_str(r, "uid")), th_xstrdup(th_json_path_str(r, "apiVersion")),
-            th_xstrdup(th_json_path_str(r, "kind")), th_xstrdup(th_json_path_str(r, "name")),
-            th_json_path_bool(r, "blockOwnerDeletion", false)};
+            th_xstrdup(th_json_path_str(ref, "uid")),
+            th_xstrdup(th_json_path_str(ref, "apiVersion")),
+            th_xstrdup(th_json_path_str(ref, "kind")), th_xstrdup(th_json_path_str(ref, "name")),
+            th_json_path_bool(ref, "blockOwnerDeletion", false)};
     }
     return n;
 }
@@ -164,15 +168,17 @@ static void enqueue(struct th_ctrl *c, const char *what, const char *uid)
     th_ctrl_enqueue(c, key);
 }
 
-static size_t kind_of(const struct th_json *obj)
+/* The graph's own copy of the resource. */
+static const struct th_rl_item *kind_of(struct graph *g, const struct th_rl_item *r)
 {
-    const char *gv = th_json_path_str(obj, "apiVersion"), *kind = th_json_path_str(obj, "kind");
-    for (size_t i = 0; i < TH_ARRAY_LEN(kinds); i++) {
-        if (th_streq(kinds[i].kind, kind) && th_streq(kinds[i].api_version, gv)) {
-            return i;
-        }
+    th_autofree char *key = th_xasprintf("%s/%s|%s", r->group, r->version, r->plural);
+    struct th_rl_item *own = th_hmap_get(&g->kinds, key);
+    if (!own) {
+        own = TH_NEW(struct th_rl_item);
+        *own = th_rl_item_dup(r);
+        th_hmap_set(&g->kinds, key, own);
     }
-    return TH_ARRAY_LEN(kinds);
+    return own;
 }
 
 /* The uids that depend on an owner; the caller's. */
@@ -185,32 +191,34 @@ static void dependents_of(struct graph *g, const char *uid, struct th_strv *ret)
     }
 }
 
-static void on_event(struct th_ctrl *c, const struct th_json *old, const struct th_json *now)
+static void on_any(struct th_ctrl *c, const struct th_rl_item *r, const struct th_json *old,
+                   const struct th_json *now)
 {
     struct graph *g = th_ctrl_state(c);
     const struct th_json *obj = now ? now : old;
     const char *uid = th_json_path_str(obj, "metadata.uid");
-    size_t kind = kind_of(obj);
-    if (!uid || kind == TH_ARRAY_LEN(kinds)) {
+    if (!uid) {
         return;
     }
     struct th_strv dependents TH_CLEANUP(th_strv_done) = TH_STRV_INIT;
-    struct node *n = now ? node_new(kind, now) : NULL;
-    bool busy = n && (n->foreground || n->orphan);
     pthread_mutex_lock(&g->lock);
+    struct node *n = now ? node_new(kind_of(g, r), now) : NULL;
     struct node *before = th_hmap_remove(&g->nodes, uid);
+    bool busy = n && (n->foreground || n->orphan);
+    bool began = busy && !(before && (before->foreground || before->orphan));
+    bool owned = n && n->n_owners > 0;
     if (before) {
         unlink_node(g, before);
     }
     if (n) {
         link_node(g, n);
         th_hmap_set(&g->nodes, uid, n);
-    } else {
+    }
+    if (!n || began) {
         dependents_of(g, uid, &dependents);
     }
     pthread_mutex_unlock(&g->lock);
-    const struct th_json *refs = th_json_path(obj, "metadata.ownerReferences");
-    if (now && th_json_len(refs)) {
+    if (owned) {
         enqueue(c, "dep", uid);
     }
     if (busy) {
@@ -258,56 +266,136 @@ static inline void node_auto(struct node **n)
 
 enum owner_state { OWNER_SOLID, OWNER_GONE, OWNER_WAITING };
 
+/* Where a node and an owner it names cannot belong together. */
+static void say_invalid(struct th_ctrl *c, const struct node *n, const struct owner *o)
+{
+    const char *slash = *n->r->group ? "/" : "";
+    th_autofree char *gv = th_xasprintf("%s%s%s", n->r->group, slash, n->r->version);
+    struct th_json *obj TH_AUTO(th_json) =
+        th_json_build("{'apiVersion':%s,'kind':%s,'metadata':{'name':%s,'uid':%s}}", gv, n->r->kind,
+                      n->name, n->uid);
+    if (n->ns) {
+        th_json_path_set_str(obj, "metadata.namespace", n->ns);
+    }
+    th_event_record(th_ctrl_recorder(c), obj, "Warning", "OwnerRefInvalidNamespace",
+                    "ownerRef [%s/%s, namespace: %s, name: %s, uid: %s] does not exist in "
+                    "namespace \"%s\"",
+                    o->api_version, o->kind, n->ns ? n->ns : "", o->name, o->uid,
+                    n->ns ? n->ns : "");
+}
+
+/* What the graph knows of an owner: whether it is there and where, and whether it waits. */
+struct known {
+    bool there, waiting, elsewhere;
+};
+
+static struct known look_up(struct graph *g, const struct node *n, const struct owner *o)
+{
+    struct known k = {false, false, false};
+    pthread_mutex_lock(&g->lock);
+    const struct node *owner = th_hmap_get(&g->nodes, o->uid);
+    if (owner) {
+        k.there = true;
+        k.waiting = owner->foreground;
+        k.elsewhere = owner->r->namespaced && !th_streq(owner->ns, n->ns);
+    }
+    pthread_mutex_unlock(&g->lock);
+    return k;
+}
+
 static int owner_state(struct th_ctrl *c, const struct node *n, const struct owner *o,
                        enum owner_state *ret, struct th_err *err)
 {
-    struct graph *g = th_ctrl_state(c);
-    pthread_mutex_lock(&g->lock);
-    const struct node *owner = th_hmap_get(&g->nodes, o->uid);
-    bool known = owner != NULL, waiting = owner && owner->foreground;
-    pthread_mutex_unlock(&g->lock);
-    *ret = waiting ? OWNER_WAITING : OWNER_SOLID;
-    if (known) {
+    struct known k = look_up(th_ctrl_state(c), n, o);
+    if (k.elsewhere) {
+        say_invalid(c, n, o);
+    } else if (k.there) {
+        *ret = k.waiting ? OWNER_WAITING : OWNER_SOLID;
         return 0;
     }
-    for (size_t i = 0; i < TH_ARRAY_LEN(kinds); i++) {
-        if (!th_streq(kinds[i].kind, o->kind) || !th_streq(kinds[i].api_version, o->api_version)) {
-            continue;
-        }
-        struct th_json *live TH_AUTO(th_json) = NULL;
-        bool cluster_scoped = th_streq(o->kind, "Node") || th_streq(o->kind, "Namespace");
-        int r = th_client_get(th_ctrl_client(c), kinds[i].gvr, cluster_scoped ? NULL : n->ns,
-                              o->name, &live, err);
-        if (r == -TH_R_NOT_FOUND) {
-            th_err_done(err);
-            *ret = OWNER_GONE;
-            return 0;
-        }
-        TH_TRY(r);
-        *ret = th_streq(th_json_path_str(live, "metadata.uid"), o->uid) ? OWNER_SOLID : OWNER_GONE;
+    struct th_rl_item r TH_CLEANUP(th_rl_item_done) = {.group = NULL};
+    *ret = OWNER_SOLID;
+    if (!th_ctrl_served(c, o->api_version, o->kind, &r)) {
         return 0;
     }
+    if (r.namespaced && !n->ns) {
+        if (!k.elsewhere) {
+            say_invalid(c, n, o);
+        }
+        return 0;
+    }
+    struct th_json *live TH_AUTO(th_json) = NULL;
+    int e = th_client_get(th_ctrl_client(c), th_rl_gvr(&r), r.namespaced ? n->ns : NULL, o->name,
+                          &live, err);
+    if (e == -TH_R_NOT_FOUND) {
+        th_err_done(err);
+        *ret = OWNER_GONE;
+        return 0;
+    }
+    TH_TRY(e);
+    *ret = th_streq(th_json_path_str(live, "metadata.uid"), o->uid) ? OWNER_SOLID : OWNER_GONE;
     return 0;
+}
+
+/* Changes the object of n as fn says; it may be gone by now. */
+static int modify(struct th_ctrl *c, const struct node *n, th_modify_fn *fn, void *arg,
+                       struct th_err *err)
+{
+    int r = th_client_modify(th_ctrl_client(c), th_rl_gvr(n->r), n->ns, n->name, "", fn, arg, NULL,
+                             err);
+    if (r == -TH_R_NOT_FOUND) {
+        th_err_done(err);
+        r = 0;
+    }
+    return r < 0 ? r : 0;
+}
+
+struct refs_arg {
+    const char *uid;
+    const struct th_strv *owners;
+};
+
+static int remove_refs_fn(void *arg, struct th_json *obj, struct th_err *err)
+{
+    (void)err;
+    const struct refs_arg *a = arg;
+    struct th_json *refs = th_json_path(obj, "metadata.ownerReferences");
+    if (!th_streq(th_json_path_str(obj, "metadata.uid"), a->uid)) {
+        return 0;
+    }
+    int changed = 0;
+    for (size_t i = th_json_len(refs); i-- > 0;) {
+        if (th_strv_has(a->owners, th_json_path_str(th_json_at(refs, i), "uid"))) {
+            th_json_del_at(refs, i);
+            changed = 1;
+        }
+    }
+    return changed;
 }
 
 static int remove_refs(struct th_ctrl *c, const struct node *n, const struct th_strv *uids,
                        struct th_err *err)
 {
-    struct th_json *refs = th_json_array();
-    for (size_t i = 0; i < uids->n; i++) {
-        th_json_append(refs, th_json_build("{'$patch':'delete','uid':%s}", uids->v[i]));
+    struct refs_arg a = {n->uid, uids};
+    return modify(c, n, remove_refs_fn, &a, err);
+}
+
+static int unblock_fn(void *arg, struct th_json *obj, struct th_err *err)
+{
+    (void)err;
+    struct th_json *refs = th_json_path(obj, "metadata.ownerReferences");
+    if (!th_streq(th_json_path_str(obj, "metadata.uid"), arg)) {
+        return 0;
     }
-    struct th_json *patch TH_AUTO(th_json) =
-        th_json_build("{'metadata':{'ownerReferences':%o,'uid':%s}}", refs, n->uid);
-    struct th_patch_opts o = {.kind = TH_PATCH_STRATEGIC,
-                              .field_manager = "kube-controller-manager"};
-    int r = th_client_patch(th_ctrl_client(c), kinds[n->kind].gvr, n->ns, n->name, "", &o, patch,
-                            NULL, err);
-    if (r == -TH_R_NOT_FOUND || r == -TH_R_CONFLICT) {
-        th_err_done(err);
-        r = 0;
+    int changed = 0;
+    for (size_t i = 0; i < th_json_len(refs); i++) {
+        struct th_json *ref = th_json_at(refs, i);
+        if (th_json_path_bool(ref, "blockOwnerDeletion", false)) {
+            th_json_set_bool(ref, "blockOwnerDeletion", false);
+            changed = 1;
+        }
     }
-    return r;
+    return changed;
 }
 
 static int delete_node(struct th_ctrl *c, const struct node *n, const char *propagation,
@@ -316,7 +404,7 @@ static int delete_node(struct th_ctrl *c, const struct node *n, const char *prop
     struct th_delete_opts o = TH_DELETE_OPTS_INIT;
     o.uid = n->uid;
     o.propagation = propagation;
-    int r = th_client_delete(th_ctrl_client(c), kinds[n->kind].gvr, n->ns, n->name, &o, NULL, err);
+    int r = th_client_delete(th_ctrl_client(c), th_rl_gvr(n->r), n->ns, n->name, &o, NULL, err);
     if (r == -TH_R_NOT_FOUND || r == -TH_R_CONFLICT) {
         th_err_done(err);
         r = 0;
@@ -324,10 +412,41 @@ static int delete_node(struct th_ctrl *c, const struct node *n, const char *prop
     return r;
 }
 
+/* Whether anything depends on the node, and whether one of those waits for its own dependents: then
+ * two may wait for each other. */
+static bool has_dependents(struct graph *g, const char *uid, bool *ret_circle)
+{
+    struct th_strv uids TH_CLEANUP(th_strv_done) = TH_STRV_INIT;
+    pthread_mutex_lock(&g->lock);
+    dependents_of(g, uid, &uids);
+    *ret_circle = false;
+    for (size_t i = 0; i < uids.n; i++) {
+        const struct node *d = th_hmap_get(&g->nodes, uids.v[i]);
+        *ret_circle = *ret_circle || (d && d->foreground);
+    }
+    pthread_mutex_unlock(&g->lock);
+    return uids.n > 0;
+}
+
+/* All owners are gone, or at most wait for their dependents. */
+static int delete_dependent(struct th_ctrl *c, const struct node *n, bool owner_waits,
+                            struct th_err *err)
+{
+    bool circle = false;
+    if (!owner_waits || !has_dependents(th_ctrl_state(c), n->uid, &circle)) {
+        return delete_node(c, n, n->orphan ? "Orphan" : n->foreground ? "Foreground" : "Background",
+                           err);
+    }
+    if (circle) {
+        TH_TRY(modify(c, n, unblock_fn, n->uid, err));
+    }
+    return delete_node(c, n, "Foreground", err);
+}
+
 static int check_dependent(struct th_ctrl *c, const char *uid, struct th_err *err)
 {
     struct node *n TH_CLEANUP(node_auto) = node_copy(th_ctrl_state(c), uid);
-    if (!n || n->n_owners == 0 || n->foreground || n->orphan) {
+    if (!n || n->n_owners == 0 || n->deleting) {
         return 0;
     }
     size_t solid = 0, waiting = 0;
@@ -349,7 +468,7 @@ static int check_dependent(struct th_ctrl *c, const char *uid, struct th_err *er
         }
         return gone.n ? remove_refs(c, n, &gone, err) : 0;
     }
-    return delete_node(c, n, waiting ? "Foreground" : "Background", err);
+    return delete_dependent(c, n, waiting > 0, err);
 }
 
 /* ---- Owners being deleted ---- */
@@ -370,13 +489,7 @@ static int drop_finalizer_fn(void *arg, struct th_json *obj, struct th_err *err)
 static int drop_finalizer(struct th_ctrl *c, const struct node *n, const char *name,
                           struct th_err *err)
 {
-    int r = th_client_modify(th_ctrl_client(c), kinds[n->kind].gvr, n->ns, n->name, "",
-                             drop_finalizer_fn, (void *)(uintptr_t)name, NULL, err);
-    if (r == -TH_R_NOT_FOUND) {
-        th_err_done(err);
-        r = 0;
-    }
-    return r < 0 ? r : 0;
+    return modify(c, n, drop_finalizer_fn, (void *)(uintptr_t)name, err);
 }
 
 static bool blocks(struct graph *g, const char *uid, const char *owner_uid)
@@ -431,16 +544,13 @@ static int reconcile(struct th_ctrl *c, const char *key, int64_t *ret_after_ms, 
 }
 
 static const struct th_ctrl_watch watches[] = {
-#define TH_GC_KIND(group_version, kind_, group, version, plural)                                   \
-    {.gvr = {group, version, plural}, .on_event = on_event},
-#include "controlplane/controllers/gc_kinds.def"
-#undef TH_GC_KIND
     {.gvr = {NULL, NULL, NULL}},
 };
 const struct th_controller th_ctrl_gc = {
     .name = "garbage-collector-controller",
     .watches = watches,
     .reconcile = reconcile,
+    .on_any = on_any,
     .state_new = state_new,
     .state_free = state_free,
 };

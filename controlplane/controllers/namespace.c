@@ -1,132 +1,221 @@
 /*
  * Namespace: a deleted one stays Terminating until everything in it is gone; then its finalizer is
- * taken off through /finalize. What there is to delete is asked of discovery, so kinds that come
- * later are covered. What remains is named in the conditions, as upstream does.
+ * taken off through /finalize. What there is to delete is asked of discovery, so custom resources
+ * are covered. What remains, and which finalizers hold it, is said in the conditions with upstream's
+ * words (pkg/controller/namespace/deletion). Upstream waits by estimates of the grace periods; here
+ * the key comes again after RETRY_MS, which costs a list of metadata per resource.
  */
 #include "controlplane/controllers/controller.h"
 #include "controlplane/controllers/podutil.h"
 #include "base/buf.h"
+#include "base/hmap.h"
 #include <inttypes.h>
 
 #define RETRY_MS 500
+#define METADATA_LIST "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
-static int get_json(struct th_ctrl *c, const char *method, const char *path, struct th_json **ret,
-                    struct th_err *err)
+/* What is found while a namespace is emptied. */
+struct rest {
+    size_t left;
+    struct th_strv resources;    /* "pods. has 1 resource instances" */
+    struct th_hmap finalizers;   /* name -> count as a pointer-sized number */
+    struct th_strv failures;
+};
+
+static void rest_done(struct rest *r)
 {
-    struct th_buf body TH_CLEANUP(th_buf_done) = TH_BUF_INIT;
-    struct th_raw_req req = {.method = method, .path = path, .accept = "application/json"};
-    TH_TRY(th_client_raw(th_ctrl_client(c), &req, NULL, &body, err));
-    return th_json_parse(th_buf_cstr(&body), body.n, NULL, ret, err);
+    th_strv_done(&r->resources);
+    th_hmap_done(&r->finalizers);
+    th_strv_done(&r->failures);
 }
 
-static bool has_verb(const struct th_json *resource, const char *verb)
+static int call(struct th_ctrl *c, const char *method, const char *path, struct th_json **ret,
+                struct th_err *err)
 {
-    const struct th_json *verbs = th_json_get(resource, "verbs");
-    for (size_t i = 0; i < th_json_len(verbs); i++) {
-        if (th_streq(th_json_str(th_json_at(verbs, i)), verb)) {
+    struct th_buf body TH_CLEANUP(th_buf_done) = TH_BUF_INIT;
+    struct th_raw_req req = {
+        .method = method, .path = path, .accept = ret ? METADATA_LIST : "application/json"};
+    TH_TRY(th_client_raw(th_ctrl_client(c), &req, NULL, &body, err));
+    return ret ? th_json_parse(th_buf_cstr(&body), body.n, NULL, ret, err) : 0;
+}
+
+static bool all_deleting(const struct th_json *items)
+{
+    for (size_t i = 0; i < th_json_len(items); i++) {
+        if (!th_json_path_str(th_json_at(items, i), "metadata.deletionTimestamp")) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void count_finalizers(struct rest *rest, const struct th_json *items)
+{
+    for (size_t i = 0; i < th_json_len(items); i++) {
+        const struct th_json *list = th_json_path(th_json_at(items, i), "metadata.finalizers");
+        for (size_t k = 0; k < th_json_len(list); k++) {
+            const char *name = th_json_str(th_json_at(list, k));
+            uintptr_t n = (uintptr_t)th_hmap_get(&rest->finalizers, name);
+            th_hmap_set(&rest->finalizers, name, (void *)(n + 1));
+        }
+    }
+}
+
+/* Deletes all of one resource and notes what is left (pods within their grace period, say). */
+static int empty_one(struct th_ctrl *c, const char *ns, const struct th_rl_item *r,
+                     struct rest *rest, struct th_err *err)
+{
+    th_autofree char *path = th_client_path(th_rl_gvr(r), ns, NULL, NULL);
+    struct th_json *found TH_AUTO(th_json) = NULL;
+    TH_TRY(call(c, "GET", path, &found, err));
+    if (!all_deleting(th_json_get(found, "items"))) {
+        TH_TRY(call(c, "DELETE", path, NULL, err));
+        th_json_unref(th_steal(&found));
+        TH_TRY(call(c, "GET", path, &found, err));
+    }
+    const struct th_json *items = th_json_get(found, "items");
+    size_t n = th_json_len(items);
+    if (n) {
+        rest->left += n;
+        th_strv_addf(&rest->resources, "%s.%s has %zu resource instances", r->plural, r->group, n);
+        count_finalizers(rest, items);
+    }
+    return 0;
+}
+
+static int empty_it(struct th_ctrl *c, const char *ns, struct rest *rest, struct th_err *err)
+{
+    struct th_rl served TH_CLEANUP(th_rl_done) = TH_RL_INIT;
+    TH_TRY(th_rl_discover(th_ctrl_client(c), &served, err));
+    unsigned needed = TH_RL_LIST | TH_RL_DELETECOLLECTION;
+    for (size_t i = 0; i < served.n; i++) {
+        const struct th_rl_item *r = &served.v[i];
+        if (!r->namespaced || !r->preferred || (r->verbs & needed) != needed) {
+            continue;
+        }
+        struct th_err one TH_CLEANUP(th_err_done) = TH_ERR_INIT;
+        if (empty_one(c, ns, r, rest, &one) < 0 && one.reason != TH_R_NOT_FOUND) {
+            th_strv_add(&rest->failures, one.msg ? one.msg : "");
+        }
+    }
+    return 0;
+}
+
+/* ---- Conditions ---- */
+
+static bool set_condition(struct th_json *conditions, const char *type, const char *bad_reason,
+                          const char *bad_message, const char *ok_reason, const char *ok_message)
+{
+    bool bad = bad_message != NULL;
+    return th_cond_put(conditions, type, bad ? "True" : "False", bad ? bad_reason : ok_reason,
+                       bad ? bad_message : ok_message);
+}
+
+static char *remaining(const struct rest *rest)
+{
+    struct th_strv sorted TH_CLEANUP(th_strv_done) = TH_STRV_INIT;
+    for (size_t i = 0; i < rest->resources.n; i++) {
+        th_strv_add(&sorted, rest->resources.v[i]);
+    }
+    th_strv_sort(&sorted);
+    th_autofree char *list = th_strv_join(&sorted, ", ");
+    return sorted.n ? th_xasprintf("Some resources are remaining: %s", list) : NULL;
+}
+
+static char *finalizing(const struct rest *rest)
+{
+    struct th_strv sorted TH_CLEANUP(th_strv_done) = TH_STRV_INIT;
+    struct th_hmap_entry *e;
+    for (size_t it = 0; (e = th_hmap_next(&rest->finalizers, &it));) {
+        th_strv_addf(&sorted, "%s in %zu resource instances", e->key, (size_t)(uintptr_t)e->value);
+    }
+    th_strv_sort(&sorted);
+    th_autofree char *list = th_strv_join(&sorted, ", ");
+    return sorted.n ? th_xasprintf("Some content in the namespace has finalizers remaining: %s",
+                                   list)
+                    : NULL;
+}
+
+static char *failing(const struct rest *rest)
+{
+    th_autofree char *list = th_strv_join(&rest->failures, ", ");
+    return rest->failures.n
+               ? th_xasprintf("Failed to delete all resource types, %zu remaining: %s",
+                              rest->failures.n, list)
+               : NULL;
+}
+
+/* Replaces *ns by what it is after the write, if there was something to write. */
+static int say(struct th_ctrl *c, struct th_json **ns, const struct rest *rest, struct th_err *err)
+{
+    struct th_json *conditions = th_json_path_array(*ns, "status.conditions");
+    th_autofree char *left = remaining(rest);
+    th_autofree char *finalizers = finalizing(rest);
+    th_autofree char *failures = failing(rest);
+    bool changed =
+        set_condition(conditions, "NamespaceDeletionDiscoveryFailure", NULL, NULL,
+                      "ResourcesDiscovered", "All resources successfully discovered");
+    changed |= set_condition(conditions, "NamespaceDeletionGroupVersionParsingFailure", NULL, NULL,
+                             "ParsedGroupVersions", "All legacy kube types successfully parsed");
+    changed |= set_condition(
+        conditions, "NamespaceDeletionContentFailure", "ContentDeletionFailed", failures,
+        "ContentDeleted", "All content successfully deleted, may be waiting on finalization");
+    changed |= set_condition(conditions, "NamespaceContentRemaining", "SomeResourcesRemain", left,
+                             "ContentRemoved", "All content successfully removed");
+    changed |= set_condition(conditions, "NamespaceFinalizersRemaining", "SomeFinalizersRemain",
+                             finalizers, "ContentHasNoFinalizers",
+                             "All content-preserving finalizers finished");
+    if (!changed) {
+        return 0;
+    }
+    struct th_json *now = NULL;
+    TH_TRY(th_client_update(th_ctrl_client(c), TH_GVR_NAMESPACES, NULL,
+                            th_json_path_str(*ns, "metadata.name"), "status", *ns, &now, err));
+    th_json_unref(*ns);
+    *ns = now;
+    return 0;
+}
+
+static int clean_up(struct th_ctrl *c, struct th_json **ns, int64_t *ret_after_ms,
+                    struct th_err *err)
+{
+    const char *name = th_json_path_str(*ns, "metadata.name");
+    struct rest rest TH_CLEANUP(rest_done) = {.left = 0};
+    th_hmap_init(&rest.finalizers, NULL);
+    TH_TRY(empty_it(c, name, &rest, err));
+    TH_TRY(say(c, ns, &rest, err));
+    if (rest.left || rest.failures.n) {
+        *ret_after_ms = RETRY_MS;
+        return 0;
+    }
+    struct th_json *list = th_json_path(*ns, "spec.finalizers");
+    for (size_t i = th_json_len(list); i-- > 0;) {
+        if (th_streq(th_json_str(th_json_at(list, i)), "kubernetes")) {
+            th_json_del_at(list, i);
+        }
+    }
+    return th_client_update(th_ctrl_client(c), TH_GVR_NAMESPACES, NULL,
+                            th_json_path_str(*ns, "metadata.name"), "finalize", *ns, NULL, err);
+}
+
+static bool is_ours(const struct th_json *ns)
+{
+    const struct th_json *list = th_json_path(ns, "spec.finalizers");
+    for (size_t i = 0; i < th_json_len(list); i++) {
+        if (th_streq(th_json_str(th_json_at(list, i)), "kubernetes")) {
             return true;
         }
     }
     return false;
 }
 
-/* Paths "/api/v1/namespaces/NS/pods" of all that can be deleted in the namespace. */
-static int deletable(struct th_ctrl *c, const char *ns, struct th_strv *ret, struct th_err *err)
-{
-    struct th_strv roots TH_CLEANUP(th_strv_done) = TH_STRV_INIT;
-    struct th_json *groups TH_AUTO(th_json) = NULL;
-    th_strv_add(&roots, "/api/v1");
-    TH_TRY(get_json(c, "GET", "/apis", &groups, err));
-    const struct th_json *list = th_json_get(groups, "groups");
-    for (size_t i = 0; i < th_json_len(list); i++) {
-        th_strv_addf(&roots, "/apis/%s",
-                     th_json_path_str(th_json_at(list, i), "preferredVersion.groupVersion"));
-    }
-    for (size_t i = 0; i < roots.n; i++) {
-        struct th_json *doc TH_AUTO(th_json) = NULL;
-        TH_TRY(get_json(c, "GET", roots.v[i], &doc, err));
-        const struct th_json *resources = th_json_get(doc, "resources");
-        for (size_t k = 0; k < th_json_len(resources); k++) {
-            const struct th_json *r = th_json_at(resources, k);
-            const char *name = th_json_path_str(r, "name");
-            if (th_json_path_bool(r, "namespaced", false) && !strchr(name, '/') &&
-                has_verb(r, "deletecollection")) {
-                th_strv_addf(ret, "%s/namespaces/%s/%s", roots.v[i], ns, name);
-            }
-        }
-    }
-    return 0;
-}
-
-/* Deletes what there is and counts what is left (pods within their grace period). */
-static int empty_it(struct th_ctrl *c, const char *ns, size_t *ret_left, struct th_buf *ret_what,
-                    struct th_err *err)
-{
-    struct th_strv paths TH_CLEANUP(th_strv_done) = TH_STRV_INIT;
-    TH_TRY(deletable(c, ns, &paths, err));
-    for (size_t i = 0; i < paths.n; i++) {
-        struct th_json *gone TH_AUTO(th_json) = NULL;
-        struct th_json *rest TH_AUTO(th_json) = NULL;
-        TH_TRY(get_json(c, "GET", paths.v[i], &rest, err));
-        if (th_json_len(th_json_get(rest, "items")) == 0) {
-            continue;
-        }
-        TH_TRY(get_json(c, "DELETE", paths.v[i], &gone, err));
-        th_json_unref(rest);
-        rest = NULL;
-        TH_TRY(get_json(c, "GET", paths.v[i], &rest, err));
-        size_t n = th_json_len(th_json_get(rest, "items"));
-        if (n) {
-            *ret_left += n;
-            th_buf_printf(ret_what, "%s%s has %zu resource instances", ret_what->n ? ", " : "",
-                          strrchr(paths.v[i], '/') + 1, n);
-        }
-    }
-    return 0;
-}
-
-static int say_what_remains(struct th_ctrl *c, const struct th_json *ns, const char *what,
-                            struct th_err *err)
-{
-    struct th_json *copy TH_AUTO(th_json) = th_json_dup(ns);
-    th_autofree char *message = th_xasprintf("Some resources are remaining: %s", what);
-    struct th_json *conditions = th_json_path_array(copy, "status.conditions");
-    if (!th_cond_set(conditions, "NamespaceContentRemaining", "True", "SomeResourcesRemain",
-                     message, false)) {
-        return 0;
-    }
-    int r = th_client_update(th_ctrl_client(c), TH_GVR_NAMESPACES, NULL,
-                             th_json_path_str(ns, "metadata.name"), "status", copy, NULL, err);
-    if (r == -TH_R_CONFLICT || r == -TH_R_NOT_FOUND) {
-        th_err_done(err);
-        r = 0;
-    }
-    return r;
-}
-
 static int reconcile(struct th_ctrl *c, const char *key, int64_t *ret_after_ms, struct th_err *err)
 {
     struct th_json *ns TH_AUTO(th_json) = NULL;
     int r = th_client_get(th_ctrl_client(c), TH_GVR_NAMESPACES, NULL, key, &ns, err);
-    if (r == -TH_R_NOT_FOUND) {
-        th_err_done(err);
-        return 0;
+    if (r == 0 && th_json_path_str(ns, "metadata.deletionTimestamp") && is_ours(ns)) {
+        r = clean_up(c, &ns, ret_after_ms, err);
     }
-    TH_TRY(r);
-    if (!th_json_path_str(ns, "metadata.deletionTimestamp") ||
-        th_json_len(th_json_path(ns, "spec.finalizers")) == 0) {
-        return 0;
-    }
-    size_t left = 0;
-    struct th_buf what TH_CLEANUP(th_buf_done) = TH_BUF_INIT;
-    TH_TRY(empty_it(c, key, &left, &what, err));
-    if (left) {
-        *ret_after_ms = RETRY_MS;
-        return say_what_remains(c, ns, th_buf_cstr(&what), err);
-    }
-    th_json_path_set(ns, "spec.finalizers", th_json_array());
-    r = th_client_update(th_ctrl_client(c), TH_GVR_NAMESPACES, NULL, key, "finalize", ns, NULL,
-                         err);
     if (r == -TH_R_NOT_FOUND) {
         th_err_done(err);
         r = 0;

@@ -64,6 +64,30 @@ bool th_cond_set(struct th_json *conditions, const char *type, const char *statu
     return true;
 }
 
+bool th_cond_put(struct th_json *conditions, const char *type, const char *status,
+                 const char *reason, const char *message)
+{
+    size_t i = 0;
+    struct th_json *c = find_condition(conditions, type, &i);
+    bool same_status = c && th_streq(th_json_path_str(c, "status"), status);
+    if (same_status && th_streq(th_json_path_str(c, "reason"), reason) &&
+        th_streq(th_json_path_str(c, "message"), message)) {
+        return false;
+    }
+    if (!c) {
+        c = th_json_object();
+        th_json_set_str(c, "type", type);
+        th_json_append(conditions, c);
+    }
+    th_json_set_str(c, "status", status);
+    if (!same_status) {
+        th_json_set(c, "lastTransitionTime", th_time_now_json());
+    }
+    th_json_set_str(c, "reason", reason);
+    th_json_set_str(c, "message", message);
+    return true;
+}
+
 bool th_cond_remove(struct th_json *conditions, const char *type)
 {
     size_t i = 0;

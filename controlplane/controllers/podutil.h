@@ -11,6 +11,10 @@ bool th_cond_is_true(const struct th_json *obj, const char *type);
  * adds lastUpdateTime (Deployments). */
 bool th_cond_set(struct th_json *conditions, const char *type, const char *status,
                  const char *reason, const char *message, bool with_update);
+/* The same for lists that keep their order (Namespaces, Jobs, Nodes): changed in place or added at
+ * the end; a new message alone counts as a change too. */
+bool th_cond_put(struct th_json *conditions, const char *type, const char *status,
+                 const char *reason, const char *message);
 bool th_cond_remove(struct th_json *conditions, const char *type);
 
 bool th_pod_is_active(const struct th_json *pod); /* not ended and not being deleted */
