@@ -76,6 +76,12 @@ void th_ctrl_expect_gone(struct th_ctrl *c, const char *key, struct th_gvr gvr,
 int th_ctrl_delete(struct th_ctrl *c, const char *key, struct th_gvr gvr, const struct th_json *obj,
                    const char *propagation, struct th_err *err) TH_MUST_USE;
 
+/* PUT of obj with that status (borrowed), when it differs from what obj has. A key that is not NULL
+ * awaits it. An object that is gone is no failure. */
+int th_ctrl_write_status(struct th_ctrl *c, const char *key, struct th_gvr gvr,
+                         const struct th_json *obj, struct th_json *status,
+                         struct th_err *err) TH_MUST_USE;
+
 /* For controllers whose key is a namespace that must have one certain object: event function of
  * that object (enqueues its namespace), and the reconcile: creates `wanted` when the namespace is
  * Active and has none of that name, or updates it when `same` (may be NULL) says that it differs. */

@@ -67,6 +67,27 @@ int th_ctrl_delete(struct th_ctrl *c, const char *key, struct th_gvr gvr, const 
     return r;
 }
 
+int th_ctrl_write_status(struct th_ctrl *c, const char *key, struct th_gvr gvr,
+                         const struct th_json *obj, struct th_json *status, struct th_err *err)
+{
+    if (th_json_equal(th_json_get(obj, "status"), status)) {
+        return 0;
+    }
+    struct th_json *copy TH_AUTO(th_json) = th_json_dup(obj);
+    struct th_json *now TH_AUTO(th_json) = NULL;
+    th_json_set(copy, "status", th_json_ref(status));
+    int r = th_client_update(th_ctrl_client(c), gvr, th_json_path_str(obj, "metadata.namespace"),
+                             th_json_path_str(obj, "metadata.name"), "status", copy, &now, err);
+    if (r == -TH_R_NOT_FOUND) {
+        th_err_done(err);
+        return 0;
+    }
+    if (r == 0 && key) {
+        th_ctrl_expect(c, key, gvr, now);
+    }
+    return r;
+}
+
 /* ---- One object in every namespace ---- */
 
 void th_ctrl_on_namespace_object(struct th_ctrl *c, const struct th_json *old,

@@ -7,7 +7,7 @@
  */
 #include "controlplane/controllers/deployment_priv.h"
 #include "base/buf.h"
-#include "controlplane/schema/selector.h"
+#include "controlplane/controllers/pod_control.h"
 
 static bool enqueue_if_selects(void *arg, struct th_json *d)
 {
@@ -45,30 +45,10 @@ static void on_pod(struct th_ctrl *c, const struct th_json *old, const struct th
     th_ctrl_enqueue_owner(c, NULL, rs, "Deployment");
 }
 
-static int adopt(struct th_deploy *x, struct th_json *rs, struct th_err *err)
-{
-    struct th_json *refs = th_json_array();
-    th_json_append(refs, th_owner_ref_build(x->d, true, true));
-    struct th_json *patch TH_AUTO(th_json) = th_json_build(
-        "{'metadata':{'ownerReferences':%o,'uid':%s}}", refs, th_json_path_str(rs, "metadata.uid"));
-    struct th_patch_opts o = {.kind = TH_PATCH_STRATEGIC,
-                              .field_manager = "kube-controller-manager"};
-    struct th_json *now TH_AUTO(th_json) = NULL;
-    int r = th_client_patch(th_ctrl_client(x->c), TH_GVR_REPLICASETS, x->ns,
-                            th_json_path_str(rs, "metadata.name"), "", &o, patch, &now, err);
-    if (r == -TH_R_NOT_FOUND || r == -TH_R_INVALID || r == -TH_R_CONFLICT) {
-        th_err_done(err);
-        return 0;
-    }
-    TH_TRY(r);
-    th_rs_list_add(&x->all, now);
-    return 0;
-}
-
 struct claim {
     struct th_deploy *x;
     struct th_selector *sel;
-    struct th_rs_list orphans;
+    struct th_rs_list orphans, strangers;
 };
 
 static bool claim_one(void *arg, struct th_json *rs)
@@ -77,11 +57,32 @@ static bool claim_one(void *arg, struct th_json *rs)
     const char *owner = th_controller_uid(rs);
     bool matches = th_selector_matches(cl->sel, th_json_path(rs, "metadata.labels"));
     if (owner && th_streq(owner, th_json_path_str(cl->x->d, "metadata.uid"))) {
-        th_rs_list_add(&cl->x->all, rs);
+        th_rs_list_add(matches ? &cl->x->all : &cl->strangers, rs);
     } else if (!owner && matches && !th_json_path_str(rs, "metadata.deletionTimestamp")) {
         th_rs_list_add(&cl->orphans, rs);
     }
     return true;
+}
+
+static int adopt_and_release(struct claim *cl, struct th_err *err)
+{
+    struct th_deploy *x = cl->x;
+    for (size_t i = 0; i < cl->strangers.n; i++) {
+        TH_TRY(th_ctrl_release(x->c, TH_GVR_REPLICASETS, cl->strangers.v[i], x->d, err));
+    }
+    for (size_t i = 0; i < cl->orphans.n; i++) {
+        int r = i > 0 ? 1 : th_ctrl_may_adopt(x->c, TH_GVR_DEPLOYMENTS, x->d, err);
+        if (r <= 0) {
+            return r;
+        }
+        struct th_json *now TH_AUTO(th_json) = NULL;
+        r = th_ctrl_adopt(x->c, TH_GVR_REPLICASETS, cl->orphans.v[i], x->d, &now, err);
+        TH_TRY(r);
+        if (r > 0) {
+            th_rs_list_add(&x->all, now);
+        }
+    }
+    return 0;
 }
 
 static int claim_sets(struct th_deploy *x, struct th_err *err)
@@ -89,12 +90,10 @@ static int claim_sets(struct th_deploy *x, struct th_err *err)
     struct claim cl = {.x = x};
     TH_TRY(th_selector_from_json(th_json_path(x->d, "spec.selector"), &cl.sel, err));
     th_informer_each(th_ctrl_informer(x->c, TH_GVR_REPLICASETS), x->ns, claim_one, &cl);
-    int r = 0;
-    for (size_t i = 0;
-         i < cl.orphans.n && r == 0 && !th_json_path_str(x->d, "metadata.deletionTimestamp"); i++) {
-        r = adopt(x, cl.orphans.v[i], err);
-    }
+    bool deleting = th_json_path_str(x->d, "metadata.deletionTimestamp") != NULL;
+    int r = deleting ? 0 : adopt_and_release(&cl, err);
     th_rs_list_done(&cl.orphans);
+    th_rs_list_done(&cl.strangers);
     th_selector_free(cl.sel);
     return r;
 }

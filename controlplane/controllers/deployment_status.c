@@ -46,14 +46,17 @@ int th_deploy_write_status(struct th_deploy *x, struct th_json *status, struct t
     return 0;
 }
 
-/* Zero counts are not shown, as Go's omitempty leaves them out. */
-static void set_count(struct th_json *status, const char *name, int64_t value)
+/* The sum, or nothing while one of the sets has not said it yet. */
+static void set_terminating(struct th_json *status, const struct th_rs_list *all)
 {
-    if (value) {
-        th_json_set_int(status, name, value);
-    } else {
-        (void)th_json_del(status, name);
+    for (size_t i = 0; i < all->n; i++) {
+        if (!th_json_path(all->v[i], "status.terminatingReplicas")) {
+            (void)th_json_del(status, "terminatingReplicas");
+            return;
+        }
     }
+    th_json_set_int(status, "terminatingReplicas",
+                    th_rs_sum(all, NULL, "status.terminatingReplicas"));
 }
 
 static struct th_json *calculate(struct th_deploy *x)
@@ -63,12 +66,13 @@ static struct th_json *calculate(struct th_deploy *x)
     int64_t wanted = th_rs_sum(&x->all, NULL, "spec.replicas");
     int64_t unavailable = wanted > available ? wanted - available : 0;
     th_json_set_int(status, "observedGeneration", th_json_path_int(x->d, "metadata.generation", 0));
-    set_count(status, "replicas", th_rs_sum(&x->all, NULL, "status.replicas"));
-    set_count(status, "updatedReplicas",
-              x->new_rs ? th_json_path_int(x->new_rs, "status.replicas", 0) : 0);
-    set_count(status, "readyReplicas", th_rs_sum(&x->all, NULL, "status.readyReplicas"));
-    set_count(status, "availableReplicas", available);
-    set_count(status, "unavailableReplicas", unavailable);
+    th_status_count(status, "replicas", th_rs_sum(&x->all, NULL, "status.replicas"));
+    th_status_count(status, "updatedReplicas",
+                    x->new_rs ? th_json_path_int(x->new_rs, "status.replicas", 0) : 0);
+    th_status_count(status, "readyReplicas", th_rs_sum(&x->all, NULL, "status.readyReplicas"));
+    th_status_count(status, "availableReplicas", available);
+    th_status_count(status, "unavailableReplicas", unavailable);
+    set_terminating(status, &x->all);
     struct th_json *conditions = th_json_path_array(status, "conditions");
     int64_t least = th_json_path_int(x->d, "spec.replicas", 1) - th_deploy_max_unavailable(x->d);
     if (available >= least) {

@@ -6,11 +6,9 @@
  * few as possible; surplus ones are deleted. A named targetPort may be a different number in each
  * pod, so pods are grouped by the ports they have.
  */
-#include "controlplane/controllers/controller.h"
-#include "controlplane/controllers/podutil.h"
+#include "controlplane/controllers/endpoint_util.h"
+#include "controlplane/controllers/trigger_time.h"
 #include "base/buf.h"
-#include "controlplane/schema/selector.h"
-#include <inttypes.h>
 
 #define MAX_ENDPOINTS 100
 #define MANAGED_BY "endpointslice-controller.k8s.io"
@@ -18,33 +16,6 @@
 #define MANAGED_LABEL "endpointslice.kubernetes.io/managed-by"
 
 /* ---- Events ---- */
-
-struct pod_event {
-    struct th_ctrl *c;
-    const struct th_json *labels[2];
-};
-
-static bool enqueue_selecting(void *arg, struct th_json *svc)
-{
-    struct pod_event *e = arg;
-    struct th_selector *sel TH_AUTO(th_selector) =
-        th_selector_from_map(th_json_path(svc, "spec.selector"));
-    if (th_selector_matches(sel, e->labels[0]) ||
-        (e->labels[1] && th_selector_matches(sel, e->labels[1]))) {
-        th_ctrl_enqueue_obj(e->c, svc);
-    }
-    return true;
-}
-
-static void on_pod(struct th_ctrl *c, const struct th_json *old, const struct th_json *now)
-{
-    struct pod_event e = {
-        c,
-        {th_json_path(now ? now : old, "metadata.labels"), th_json_path(old, "metadata.labels")}};
-    th_informer_each(th_ctrl_informer(c, TH_GVR_SERVICES),
-                     th_json_path_str(now ? now : old, "metadata.namespace"), enqueue_selecting,
-                     &e);
-}
 
 static void on_slice(struct th_ctrl *c, const struct th_json *old, const struct th_json *now)
 {
@@ -60,38 +31,13 @@ static void on_slice(struct th_ctrl *c, const struct th_json *old, const struct 
 
 /* ---- What the slices should hold ---- */
 
-/* The number of a Service port in this pod; 0 when a named port is not there. */
-static int64_t target_port(const struct th_json *port, const struct th_json *pod)
-{
-    const struct th_json *target = th_json_get(port, "targetPort");
-    const char *name = th_json_str(target);
-    if (!name) {
-        int64_t n = th_json_as_int(target, 0);
-        return n ? n : th_json_path_int(port, "port", 0);
-    }
-    const char *proto = th_json_path_str(port, "protocol");
-    const struct th_json *containers = th_json_path(pod, "spec.containers");
-    for (size_t i = 0; i < th_json_len(containers); i++) {
-        const struct th_json *ports = th_json_get(th_json_at(containers, i), "ports");
-        for (size_t k = 0; k < th_json_len(ports); k++) {
-            const struct th_json *p = th_json_at(ports, k);
-            const char *p_proto = th_json_path_str(p, "protocol");
-            if (th_streq(th_json_path_str(p, "name"), name) &&
-                th_streq(p_proto ? p_proto : "TCP", proto ? proto : "TCP")) {
-                return th_json_path_int(p, "containerPort", 0);
-            }
-        }
-    }
-    return 0;
-}
-
 static struct th_json *ports_for(const struct th_json *svc, const struct th_json *pod)
 {
     struct th_json *out = th_json_array();
     const struct th_json *ports = th_json_path(svc, "spec.ports");
     for (size_t i = 0; i < th_json_len(ports); i++) {
         const struct th_json *p = th_json_at(ports, i);
-        int64_t number = target_port(p, pod);
+        int64_t number = th_ep_target_port(p, pod);
         if (number == 0) {
             continue;
         }
@@ -107,7 +53,24 @@ static struct th_json *ports_for(const struct th_json *svc, const struct th_json
     return out;
 }
 
-static struct th_json *endpoint_of(const struct th_json *svc, const struct th_json *pod)
+/* spec.trafficDistribution asks to keep traffic near: an endpoint is for its own zone, or node. */
+static struct th_json *hints_for(const struct th_json *svc, const char *zone, const char *node)
+{
+    const char *wish = th_json_path_str(svc, "spec.trafficDistribution");
+    bool same_node = th_streq(wish, "PreferSameNode");
+    bool near = same_node || th_streq(wish, "PreferClose") || th_streq(wish, "PreferSameZone");
+    struct th_json *hints = th_json_object();
+    if (near && zone) {
+        th_json_set(hints, "forZones", th_json_build("[{'name':%s}]", zone));
+    }
+    if (same_node && node) {
+        th_json_set(hints, "forNodes", th_json_build("[{'name':%s}]", node));
+    }
+    return hints;
+}
+
+static struct th_json *endpoint_of(struct th_ctrl *c, const struct th_json *svc,
+                                   const struct th_json *pod)
 {
     bool deleting = th_json_path_str(pod, "metadata.deletionTimestamp") != NULL;
     bool serving = th_pod_is_ready(pod);
@@ -121,46 +84,49 @@ static struct th_json *endpoint_of(const struct th_json *svc, const struct th_js
         ips, ready, serving, deleting, th_json_path_str(pod, "metadata.namespace"),
         th_json_path_str(pod, "metadata.name"), th_json_path_str(pod, "metadata.uid"));
     const char *node = th_json_path_str(pod, "spec.nodeName");
-    if (node) {
+    if (node && *node) {
+        struct th_json *obj TH_AUTO(th_json) =
+            th_informer_get(th_ctrl_informer(c, TH_GVR_NODES), NULL, node);
+        const char *zone = th_json_str(
+            th_json_get(th_json_path(obj, "metadata.labels"), "topology.kubernetes.io/zone"));
+        struct th_json *hints TH_AUTO(th_json) = hints_for(svc, zone, node);
         th_json_set_str(e, "nodeName", node);
+        if (zone && *zone) {
+            th_json_set_str(e, "zone", zone);
+        }
+        if (ready && th_json_len(hints)) {
+            th_json_set(e, "hints", th_json_ref(hints));
+        }
     }
-    const char *host = th_json_path_str(pod, "spec.hostname");
-    if (host && *host &&
-        th_streq(th_json_path_str(pod, "spec.subdomain"), th_json_path_str(svc, "metadata.name"))) {
+    const char *host = th_ep_hostname(svc, pod);
+    if (host) {
         th_json_set_str(e, "hostname", host);
     }
     return e;
 }
 
 struct wanted {
+    struct th_ctrl *c;
     const struct th_json *svc;
-    struct th_selector *sel;
     struct th_json *groups; /* [{ports, endpoints}] */
+    int64_t trigger_ms;
 };
 
-static bool add_pod(void *arg, struct th_json *pod)
+static void add_pod(struct wanted *w, const struct th_json *pod)
 {
-    struct wanted *w = arg;
-    const char *ip = th_json_path_str(pod, "status.podIP");
-    const char *phase = th_json_path_str(pod, "status.phase");
-    if (!ip || !*ip || th_streq(phase, "Succeeded") || th_streq(phase, "Failed") ||
-        !th_selector_matches(w->sel, th_json_path(pod, "metadata.labels"))) {
-        return true;
-    }
     struct th_json *ports TH_AUTO(th_json) = ports_for(w->svc, pod);
     for (size_t i = 0; i < th_json_len(w->groups); i++) {
         struct th_json *g = th_json_at(w->groups, i);
         if (th_json_len(th_json_get(g, "endpoints")) < MAX_ENDPOINTS &&
             th_json_equal(th_json_get(g, "ports"), ports)) {
-            th_json_append(th_json_get(g, "endpoints"), endpoint_of(w->svc, pod));
-            return true;
+            th_json_append(th_json_get(g, "endpoints"), endpoint_of(w->c, w->svc, pod));
+            return;
         }
     }
     struct th_json *endpoints = th_json_array();
-    th_json_append(endpoints, endpoint_of(w->svc, pod));
+    th_json_append(endpoints, endpoint_of(w->c, w->svc, pod));
     th_json_append(w->groups,
                    th_json_build("{'ports':%o,'endpoints':%o}", th_json_ref(ports), endpoints));
-    return true;
 }
 
 /* ---- Bringing the slices there ---- */
@@ -194,9 +160,10 @@ static struct th_json *slice_labels(const struct th_json *svc)
     return labels;
 }
 
-static int write_slice(struct th_ctrl *c, const char *key, const struct th_json *svc,
+static int write_slice(struct th_ctrl *c, const char *key, const struct wanted *w,
                        const struct th_json *group, struct th_json *slice, struct th_err *err)
 {
+    const struct th_json *svc = w->svc;
     const char *ns = th_json_path_str(svc, "metadata.namespace");
     struct th_json *labels TH_AUTO(th_json) = slice_labels(svc);
     struct th_json *now TH_AUTO(th_json) = NULL;
@@ -209,6 +176,7 @@ static int write_slice(struct th_ctrl *c, const char *key, const struct th_json 
         th_json_set(slice, "endpoints", th_json_dup(th_json_get(group, "endpoints")));
         th_json_set(slice, "ports", th_json_dup(th_json_get(group, "ports")));
         th_json_path_set(slice, "metadata.labels", th_json_ref(labels));
+        th_trigger_annotate(slice, w->trigger_ms);
         TH_TRY(th_client_update(th_ctrl_client(c), TH_GVR_ENDPOINTSLICES, ns,
                                 th_json_path_str(slice, "metadata.name"), "", slice, &now, err));
     } else {
@@ -222,6 +190,7 @@ static int write_slice(struct th_ctrl *c, const char *key, const struct th_json 
             "ports':%o}",
             base, ns, th_json_ref(labels), owners, th_json_dup(th_json_get(group, "endpoints")),
             th_json_dup(th_json_get(group, "ports")));
+        th_trigger_annotate(made, w->trigger_ms);
         TH_TRY(th_client_create(th_ctrl_client(c), TH_GVR_ENDPOINTSLICES, ns, made, &now, err));
     }
     th_ctrl_expect(c, key, TH_GVR_ENDPOINTSLICES, now);
@@ -237,26 +206,21 @@ static int sync_slices(struct th_ctrl *c, const char *key, const struct th_json 
     th_informer_each(th_ctrl_informer(c, TH_GVR_ENDPOINTSLICES), ns, note_slice, &h);
     size_t n = th_json_len(w->groups), have = th_json_len(slices);
     for (size_t i = 0; i < n; i++) {
-        TH_TRY(write_slice(c, key, svc, th_json_at(w->groups, i), th_json_at(slices, i), err));
+        TH_TRY(write_slice(c, key, w, th_json_at(w->groups, i), th_json_at(slices, i), err));
     }
     /* An empty Service keeps one slice, as upstream does. */
     for (size_t i = n; i < have; i++) {
         struct th_json *slice = th_json_at(slices, i);
         if (i == 0) {
             struct th_json *none TH_AUTO(th_json) = th_json_build("{'ports':[],'endpoints':[]}");
-            TH_TRY(write_slice(c, key, svc, none, slice, err));
+            TH_TRY(write_slice(c, key, w, none, slice, err));
             continue;
         }
-        struct th_delete_opts o = TH_DELETE_OPTS_INIT;
-        int r = th_client_delete(th_ctrl_client(c), TH_GVR_ENDPOINTSLICES, ns,
-                                 th_json_path_str(slice, "metadata.name"), &o, NULL, err);
-        if (r < 0 && r != -TH_R_NOT_FOUND) {
-            return r;
-        }
+        TH_TRY(th_ctrl_delete(c, key, TH_GVR_ENDPOINTSLICES, slice, NULL, err));
     }
     if (n == 0 && have == 0) {
         struct th_json *none TH_AUTO(th_json) = th_json_build("{'ports':[],'endpoints':[]}");
-        return write_slice(c, key, svc, none, NULL, err);
+        return write_slice(c, key, w, none, NULL, err);
     }
     return 0;
 }
@@ -264,26 +228,26 @@ static int sync_slices(struct th_ctrl *c, const char *key, const struct th_json 
 static int reconcile(struct th_ctrl *c, const char *key, int64_t *ret_after_ms, struct th_err *err)
 {
     (void)ret_after_ms;
-    const char *name = NULL;
-    th_autofree char *ns = th_ctrl_key_split(key, &name);
-    struct th_json *svc TH_AUTO(th_json) =
-        th_informer_get(th_ctrl_informer(c, TH_GVR_SERVICES), ns, name);
-    const struct th_json *selector = th_json_path(svc, "spec.selector");
-    if (!svc || th_json_len(selector) == 0 ||
-        th_streq(th_json_path_str(svc, "spec.type"), "ExternalName") ||
-        th_json_path_str(svc, "metadata.deletionTimestamp")) {
+    struct th_json *svc TH_AUTO(th_json) = th_ep_service(c, key);
+    if (!svc) {
+        th_triggers_forget(th_ctrl_state(c), key);
         return 0; /* slices of a deleted Service go by their owner reference */
     }
-    struct th_selector *sel TH_AUTO(th_selector) = th_selector_from_map(selector);
+    struct th_pods pods TH_CLEANUP(th_pods_done) = {NULL, 0, 0};
     struct th_json *groups TH_AUTO(th_json) = th_json_array();
-    struct wanted w = {svc, sel, groups};
-    th_informer_each(th_ctrl_informer(c, TH_GVR_PODS), ns, add_pod, &w);
+    th_ep_pods(c, svc, &pods);
+    struct wanted w = {.c = c, .svc = svc, .groups = groups};
+    w.trigger_ms = th_triggers_step(th_ctrl_state(c), key, svc, &pods);
+    for (size_t i = 0; i < pods.n; i++) {
+        add_pod(&w, pods.v[i]);
+    }
     return sync_slices(c, key, svc, &w, err);
 }
 
 static const struct th_ctrl_watch watches[] = {
     {.gvr = {"", "v1", "services"}, .on_event = th_ctrl_on_self},
-    {.gvr = {"", "v1", "pods"}, .on_event = on_pod},
+    {.gvr = {"", "v1", "pods"}, .on_event = th_ep_on_pod},
+    {.gvr = {"", "v1", "nodes"}},
     {.gvr = {"discovery.k8s.io", "v1", "endpointslices"}, .on_event = on_slice},
     {.gvr = {NULL, NULL, NULL}},
 };
@@ -291,4 +255,6 @@ const struct th_controller th_ctrl_endpointslice = {
     .name = "endpointslice-controller",
     .watches = watches,
     .reconcile = reconcile,
+    .state_new = th_triggers_new,
+    .state_free = th_triggers_free,
 };

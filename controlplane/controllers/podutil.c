@@ -105,6 +105,22 @@ bool th_pod_is_active(const struct th_json *pod)
            !th_json_path_str(pod, "metadata.deletionTimestamp");
 }
 
+bool th_pod_is_terminating(const struct th_json *pod)
+{
+    const char *phase = th_json_path_str(pod, "status.phase");
+    return !th_streq(phase, "Succeeded") && !th_streq(phase, "Failed") &&
+           th_json_path_str(pod, "metadata.deletionTimestamp");
+}
+
+void th_status_count(struct th_json *status, const char *name, int64_t value)
+{
+    if (value) {
+        th_json_set_int(status, name, value);
+    } else {
+        (void)th_json_del(status, name);
+    }
+}
+
 bool th_pod_is_ready(const struct th_json *pod)
 {
     return th_cond_is_true(pod, "Ready");

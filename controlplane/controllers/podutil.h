@@ -18,6 +18,9 @@ bool th_cond_put(struct th_json *conditions, const char *type, const char *statu
 bool th_cond_remove(struct th_json *conditions, const char *type);
 
 bool th_pod_is_active(const struct th_json *pod); /* not ended and not being deleted */
+bool th_pod_is_terminating(const struct th_json *pod); /* being deleted, not ended */
+/* A count in a status: 0 is not shown, as Go's omitempty leaves it out. */
+void th_status_count(struct th_json *status, const char *name, int64_t value);
 bool th_pod_is_ready(const struct th_json *pod);
 /* Ready for at least min_ready_s. *ret_wait_ms (may be NULL) says when it will be, 0 if not by
  * itself. */

@@ -94,7 +94,7 @@ class Controllers(Scene, unittest.TestCase):
         self.make(self.d, deployment())
         d = self.complete()
         self.assertEqual(d["status"], {"observedGeneration": 1, "replicas": 3, "updatedReplicas": 3, "readyReplicas": 3,
-                                       "availableReplicas": 3, "conditions": d["status"]["conditions"]})
+                                       "availableReplicas": 3, "terminatingReplicas": 0, "conditions": d["status"]["conditions"]})
         rs = self.items(self.rs)[0]
         h = rs["metadata"]["labels"]["pod-template-hash"]
         self.assertEqual(rs["metadata"]["name"], "web-" + h)
@@ -538,6 +538,44 @@ class Controllers(Scene, unittest.TestCase):
         self.full(120)
         self.wait("120 endpoints", lambda: len(self.endpoints()) == 120)
         self.assertEqual(sorted(len(s["endpoints"]) for s in self.items(self.slices)), [20, 100])
+
+    # ---- Endpoints ----
+
+    def test_endpoints_have_the_same_addresses(self):
+        self.service(ports=[{"name": "b", "port": 81, "targetPort": 8081}, {"name": "a", "port": 80, "targetPort": 8080}])
+        self.make(self.rs, replicaset(replicas=2))
+        self.full(2)
+        e = self.wait("2 addresses", lambda: (lambda e: e and e.get("subsets") and len(e["subsets"][0].get("addresses", [])) == 2 and e)(
+            self.get(self.eps + "/s")))
+        self.assertEqual(e["metadata"]["labels"], {"l": "1", "endpoints.kubernetes.io/managed-by": "endpoint-controller"})
+        self.assertEqual([(p["name"], p["port"], p["protocol"]) for p in e["subsets"][0]["ports"]], [("a", 8080, "TCP"), ("b", 8081, "TCP")])
+        pods = {p["status"]["podIP"]: p for p in self.items(self.pods)}
+        self.assertEqual([a["ip"] for a in e["subsets"][0]["addresses"]], sorted(pods))
+        for a in e["subsets"][0]["addresses"]:
+            p = pods[a["ip"]]
+            self.assertEqual(a, {"ip": a["ip"], "nodeName": p["spec"]["nodeName"], "targetRef": {
+                "kind": "Pod", "namespace": self.ns, "name": p["metadata"]["name"], "uid": p["metadata"]["uid"]}})
+        one = e["subsets"][0]["addresses"][0]["targetRef"]["name"]
+        self.patch(self.pods + "/" + one, {"metadata": {"annotations": {"play/ready": "false"}}})
+        self.wait("1 not ready", lambda: [a["targetRef"]["name"] for a in self.get(self.eps + "/s")["subsets"][0].get("notReadyAddresses", [])] == [one])
+        self.drop(self.svcs + "/s")
+        self.wait("gone", lambda: self.get(self.eps + "/s") is None)
+
+    def test_endpoints_made_by_hand_are_mirrored(self):
+        self.make(self.svcs, {"metadata": {"name": "hand"}, "spec": {"ports": [{"port": 80}]}})
+        self.make(self.eps, {"metadata": {"name": "hand", "labels": {"x": "y"}}, "subsets": [
+            {"addresses": [{"ip": "10.1.2.3"}], "notReadyAddresses": [{"ip": "10.1.2.4"}], "ports": [{"port": 8080}]}]})
+        s = self.wait("slice", lambda: self.items(self.slices, **{"kubernetes.io/service-name": "hand"}))[0]
+        self.assertEqual(s["metadata"]["labels"], {"x": "y", "kubernetes.io/service-name": "hand",
+                                                   "endpointslice.kubernetes.io/managed-by": "endpointslicemirroring-controller.k8s.io"})
+        self.assertEqual(s["metadata"]["ownerReferences"][0]["kind"], "Endpoints")
+        self.assertEqual([(e["addresses"], e["conditions"]) for e in s["endpoints"]], [(["10.1.2.3"], {"ready": True}), (["10.1.2.4"], {"ready": False})])
+        self.assertEqual(s["ports"], [{"name": "", "port": 8080, "protocol": "TCP"}])
+        self.patch(self.eps + "/hand", {"subsets": [{"addresses": [{"ip": "10.1.2.5"}], "ports": [{"port": 8080}]}]})
+        self.wait("changed", lambda: [e["addresses"] for e in self.endpoints("hand")] == [["10.1.2.5"]])
+        self.assertEqual(self.names(self.slices), [s["metadata"]["name"]])
+        self.patch(self.eps + "/hand", {"metadata": {"labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}}})
+        self.wait("no slices", lambda: not self.names(self.slices))
 
 
 if __name__ == "__main__":
