@@ -347,9 +347,18 @@ enum probe_result prober_result(const struct prober *pr);
 /* ---- hooks.c ---- */
 void hook_run(struct pod *p, struct ctr *c, bool post_start);
 
-/* ---- http_get.c: blocking HTTP GET to a pod (hooks) ---- */
+/* ---- http_get.c: blocking HTTP GET to a pod (hooks, HTTPS probes) ---- */
 int http_get(const char *ip, int port, const char *path, const char *host, const struct th_json *headers,
-             bool tls, int64_t timeout_ms, int *ret_status, struct th_buf *body, struct th_err *err);
+             bool tls, const char *user_agent, int64_t timeout_ms, int *ret_status, struct th_buf *body,
+             struct th_err *err);
+
+/* ---- grpc_health.c ---- */
+/* Asks a gRPC server for its health, blocking. true: it serves. *ret_text (the caller frees) is what a
+ * probe's event says. */
+bool grpc_health(const char *ip, int port, const char *service, int64_t timeout_ms, char **ret_text);
+void grpc_health_request(const char *service, struct th_buf *out); /* a framed HealthCheckRequest */
+int grpc_health_status(const void *body, size_t n); /* the status in a framed answer, -1: not one */
+
 int probe_port(const struct ctr *c, const struct th_json *port); /* number of an IntOrString, or -1 */
 
 /* ---- logs.c ---- */

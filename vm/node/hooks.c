@@ -50,7 +50,7 @@ static int run_http(struct hook *h, struct th_err *err)
     int status = 0;
     TH_TRY(http_get(host && *host ? host : h->ip, h->port, path && *path ? path : "/", NULL,
                     th_json_get(g, "httpHeaders"), th_streq(th_json_path_str(g, "scheme"), "HTTPS"),
-                    h->timeout_ms, &status, NULL, err));
+                    "kube-lifecycle/1.36", h->timeout_ms, &status, NULL, err));
     return 0; /* upstream looks at the transport only */
 }
 

@@ -12,14 +12,15 @@ struct sink {
 static size_t take(char *p, size_t size, size_t n, void *arg)
 {
     struct sink *s = arg;
-    if (s->b && s->b->n < 10240) {
+    if (s->b && s->b->n < TH_LIMIT_PROBE_BODY_B) {
         th_buf_add(s->b, p, size * n);
     }
     return size * n;
 }
 
 int http_get(const char *ip, int port, const char *path, const char *host, const struct th_json *headers,
-             bool tls, int64_t timeout_ms, int *ret_status, struct th_buf *body, struct th_err *err)
+             bool tls, const char *user_agent, int64_t timeout_ms, int *ret_status, struct th_buf *body,
+             struct th_err *err)
 {
     CURL *c = curl_easy_init();
     if (!c) {
@@ -41,7 +42,7 @@ int http_get(const char *ip, int port, const char *path, const char *host, const
     struct sink s = {.b = body};
     curl_easy_setopt(c, CURLOPT_URL, url);
     curl_easy_setopt(c, CURLOPT_HTTPHEADER, h);
-    curl_easy_setopt(c, CURLOPT_USERAGENT, "kube-probe/1.36");
+    curl_easy_setopt(c, CURLOPT_USERAGENT, user_agent);
     curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(c, CURLOPT_NOPROXY, "*");
     curl_easy_setopt(c, CURLOPT_TIMEOUT_MS, (long)timeout_ms);

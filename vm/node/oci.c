@@ -7,25 +7,45 @@
  * sets no_new_privs. Default capabilities are containerd's, which are Docker's. */
 #include "base/encode.h"
 #include "base/io.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "images/builder.h"
 #include "vm/node/agent.h"
 
 #include <errno.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 static const char *const DEFAULT_CAPS[] = {
     "CAP_CHOWN",  "CAP_DAC_OVERRIDE", "CAP_FSETID",           "CAP_FOWNER",    "CAP_MKNOD",
     "CAP_NET_RAW", "CAP_SETGID",      "CAP_SETUID",           "CAP_SETFCAP",   "CAP_SETPCAP",
     "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE", NULL};
+/* By the kernel's numbers (linux/capability.h). */
 static const char *const ALL_CAPS[] = {
-    "CAP_AUDIT_CONTROL", "CAP_AUDIT_READ", "CAP_AUDIT_WRITE", "CAP_BLOCK_SUSPEND", "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER",
-    "CAP_FSETID", "CAP_IPC_LOCK", "CAP_IPC_OWNER", "CAP_KILL", "CAP_LEASE", "CAP_LINUX_IMMUTABLE",
-    "CAP_MAC_ADMIN", "CAP_MAC_OVERRIDE", "CAP_MKNOD", "CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST", "CAP_NET_RAW", "CAP_PERFMON", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP",
-    "CAP_SETUID", "CAP_SYSLOG", "CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_CHROOT", "CAP_SYS_MODULE",
-    "CAP_SYS_NICE", "CAP_SYS_PACCT", "CAP_SYS_PTRACE", "CAP_SYS_RAWIO", "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG", "CAP_WAKE_ALARM", NULL};
+    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL",
+    "CAP_SETGID", "CAP_SETUID", "CAP_SETPCAP", "CAP_LINUX_IMMUTABLE", "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST", "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_IPC_LOCK", "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_CHROOT", "CAP_SYS_PTRACE", "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_NICE", "CAP_SYS_RESOURCE", "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG", "CAP_MKNOD", "CAP_LEASE", "CAP_AUDIT_WRITE", "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP", "CAP_MAC_OVERRIDE", "CAP_MAC_ADMIN", "CAP_SYSLOG", "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND", "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE"};
+
+/* What "all capabilities" means here: those the agent has itself (some hosts take a few from root). */
+static void all_caps(struct th_strv *ret)
+{
+    th_autobuf struct th_buf b = TH_BUF_INIT;
+    uint64_t have = UINT64_MAX;
+    if (th_io_read_file("/proc/self/status", 64 << 10, &b, NULL) >= 0) {
+        const char *eff = strstr(th_buf_cstr(&b), "CapEff:");
+        have = eff ? strtoull(eff + 7, NULL, 16) : have;
+    }
+    for (size_t i = 0; i < TH_ARRAY_LEN(ALL_CAPS); i++) {
+        if (have >> i & 1) {
+            th_strv_add(ret, ALL_CAPS[i]);
+        }
+    }
+}
 
 const struct th_json *oci_sec(const struct pod *p, const struct ctr *c, const char *field)
 {
@@ -200,8 +220,10 @@ static struct th_json *make_caps(const struct oci_in *in, const struct oci_user 
     for (size_t i = 0; i < th_json_len(drop); i++) {
         drop_all = drop_all || th_streq(th_json_str(th_json_at(drop, i)), "ALL");
     }
-    const char *const *base = add_all ? ALL_CAPS : drop_all ? (const char *const[]){NULL} : DEFAULT_CAPS;
-    for (; *base; base++) {
+    if (add_all) {
+        all_caps(&caps);
+    }
+    for (const char *const *base = DEFAULT_CAPS; *base && !add_all && !drop_all; base++) {
         th_strv_add(&caps, *base);
     }
     for (size_t i = 0; i < th_json_len(add) && !add_all; i++) {
@@ -356,6 +378,36 @@ static struct th_json *make_devices_rule(bool privileged)
     return l;
 }
 
+/* Every device of the node, for privileged containers. Those of /dev/pts and the like are made by
+ * file systems of the container's own. */
+static void add_devices(struct th_json *list, const char *dir, int depth)
+{
+    th_autostrv struct th_strv names = TH_STRV_INIT;
+    list_or_none(dir, &names);
+    for (size_t i = 0; i < names.n && th_json_len(list) < TH_LIMIT_DEVICES; i++) {
+        static const char *const skip[] = {"/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/fd", "/dev/console",
+                                           "/dev/ptmx"};
+        th_autofree char *path = th_path_join(dir, names.v[i]);
+        struct stat st;
+        bool skipped = lstat(path, &st) < 0;
+        for (size_t k = 0; k < TH_ARRAY_LEN(skip); k++) {
+            skipped = skipped || th_streq(path, skip[k]);
+        }
+        if (skipped) {
+            continue;
+        }
+        if (S_ISDIR(st.st_mode) && depth > 0) {
+            add_devices(list, path, depth - 1);
+        } else if (S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode)) {
+            th_json_append(list, th_json_build("{'path':%s,'type':%s,'major':%d,'minor':%d,'fileMode':%d,"
+                                               "'uid':%d,'gid':%d}", path, S_ISCHR(st.st_mode) ? "c" : "b",
+                                               (int64_t)major(st.st_rdev), (int64_t)minor(st.st_rdev),
+                                               (int64_t)(st.st_mode & 07777), (int64_t)st.st_uid,
+                                               (int64_t)st.st_gid));
+        }
+    }
+}
+
 static int make_seccomp(const struct oci_in *in, struct th_json *linux_, struct th_err *err)
 {
     if (ctr_privileged(in->c)) {
@@ -400,6 +452,11 @@ static int make_linux(const struct oci_in *in, struct th_json **ret, struct th_e
     struct th_json *res = cg_resources(in->p, in->c);
     th_json_set(res, "devices", make_devices_rule(priv));
     th_json_set(l, "resources", res);
+    if (priv) {
+        struct th_json *devices = th_json_array();
+        add_devices(devices, "/dev", 2);
+        th_json_set(l, "devices", devices);
+    }
     const char *proc_mount = th_json_path_str(in->c->spec, "securityContext.procMount");
     if (!priv && !th_streq(proc_mount, "Unmasked")) {
         th_json_set(l, "maskedPaths", paths_of(masked));

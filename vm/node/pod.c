@@ -182,6 +182,9 @@ static bool take_inbox(struct pod *p, bool *ret_gone)
             }
             point_specs(p);
             p->saved = false;
+            if (p->volumes_refresh_at) { /* what the volumes show may have changed with it */
+                p->volumes_refresh_at = th_mono_ms();
+            }
         }
     }
     if (p->obj) {
@@ -325,8 +328,10 @@ static void check_probes(struct pod *p, struct ctr *c)
         }
         char msg[256];
         const char *field = k == 0 ? "startupProbe" : "livenessProbe";
-        (void)snprintf(msg, sizeof(msg), "Container %s failed %s probe, will be restarted", c->name,
-                       names[k]);
+        bool never = c->kind != CTR_SIDECAR &&
+                     th_streq(th_json_path_str(p->obj, "spec.restartPolicy"), "Never");
+        (void)snprintf(msg, sizeof(msg), "Container %s failed %s probe%s", c->name, names[k],
+                       never ? "" : ", will be restarted");
         int64_t grace = th_json_path_int(th_json_get(c->spec, field), "terminationGracePeriodSeconds",
                                          th_json_path_int(p->obj, "spec.terminationGracePeriodSeconds", 30));
         ctr_stop_begin(p, c, grace, msg);

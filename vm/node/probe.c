@@ -10,10 +10,10 @@
  * counts, one that fails is forgotten: thresholds and events see only what upstream would have seen.
  * So a server that needs 200 ms is ready after 300 ms instead of a whole period.
  *
- * Scheme HTTPS runs in a short-lived thread (http_get.c). grpc is not here yet; it fails with a
- * text that says so. */
+ * Scheme HTTPS and gRPC run in a short-lived thread (http_get.c, grpc_health.c). */
 #include "base/clock.h"
 #include "base/io.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/proc.h"
 #include "vm/node/agent.h"
@@ -27,11 +27,10 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
-#define MAX_BODY 10240
 #define FIRST_LOOK_MS 100
 #define FIRST_REGULAR_MS 1000 /* upstream notices a started container about then */
 
-enum how { HOW_EXEC, HOW_HTTP, HOW_HTTPS, HOW_TCP, HOW_UNSUPPORTED };
+enum how { HOW_EXEC, HOW_HTTP, HOW_HTTPS, HOW_TCP, HOW_GRPC, HOW_NONE };
 
 struct prober {
     atomic_int result;    /* enum probe_result; the loop writes, workers read */
@@ -280,7 +279,7 @@ static void on_socket(struct th_ev_src *src, int fd, uint32_t events, void *arg)
         return;
     }
     th_buf_add(&pr->in, buf, (size_t)r);
-    if (r == 0 || pr->in.n >= MAX_BODY || memchr(pr->in.p, '\n', pr->in.n)) {
+    if (r == 0 || pr->in.n >= TH_LIMIT_PROBE_BODY_B || memchr(pr->in.p, '\n', pr->in.n)) {
         http_verdict(pr); /* the status line is all that counts */
     }
 }
@@ -322,48 +321,52 @@ static void attempt_socket(struct prober *pr)
     pr->limit = th_ev_add_timer(pr->a->ev, pr->timeout_ms, 0, on_limit, pr);
 }
 
-/* ---- https ---- */
+/* ---- https and gRPC: a thread for one attempt ---- */
 
-struct https_job {
+struct call {
     struct prober *pr;
-    int status;
-    char *error;
+    bool ok;
+    char *text;
 };
 
-static void https_done(void *arg)
+static void call_done(void *arg)
 {
-    struct https_job *j = arg;
-    struct prober *pr = j->pr;
-    pr->in_thread = false;
-    char t[80];
-    (void)snprintf(t, sizeof(t), "HTTP probe failed with statuscode: %d", j->status);
-    attempt_done(pr, !j->error && j->status >= 200 && j->status < 400, j->error ? j->error : t);
-    free(j->error);
+    struct call *j = arg;
+    j->pr->in_thread = false;
+    attempt_done(j->pr, j->ok, j->text);
+    free(j->text);
     free(j);
 }
 
-static void *https_thread(void *arg)
+static void *call_thread(void *arg)
 {
-    struct https_job *j = arg;
+    struct call *j = arg;
     struct prober *pr = j->pr;
-    TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
-    const char *path = th_json_path_str(pr->spec, "httpGet.path");
-    if (http_get(pr->host, pr->port, path && *path ? path : "/", NULL,
-                 th_json_path(pr->spec, "httpGet.httpHeaders"), true, pr->timeout_ms, &j->status, NULL,
-                 &err) < 0) {
-        j->error = th_xstrdup(err.msg);
+    if (pr->how == HOW_GRPC) {
+        const char *service = th_json_path_str(pr->spec, "grpc.service");
+        j->ok = grpc_health(pr->host, pr->port, service ? service : "", pr->timeout_ms, &j->text);
+    } else {
+        TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
+        const char *path = th_json_path_str(pr->spec, "httpGet.path");
+        int status = 0;
+        int r = http_get(pr->host, pr->port, path && *path ? path : "/", NULL,
+                         th_json_path(pr->spec, "httpGet.httpHeaders"), true, "kube-probe/1.36",
+                         pr->timeout_ms, &status, NULL, &err);
+        j->ok = r >= 0 && status >= 200 && status < 400;
+        j->text = r < 0 ? th_xstrdup(err.msg)
+                        : th_xasprintf("HTTP probe failed with statuscode: %d", status);
     }
-    th_ev_post(pr->a->ev, https_done, j);
+    th_ev_post(pr->a->ev, call_done, j);
     return NULL;
 }
 
-static void attempt_https(struct prober *pr)
+static void attempt_call(struct prober *pr)
 {
-    struct https_job *j = TH_NEW(struct https_job);
+    struct call *j = TH_NEW(struct call);
     j->pr = pr;
     pthread_t t;
     pr->in_thread = true;
-    if (pthread_create(&t, NULL, https_thread, j) != 0) {
+    if (pthread_create(&t, NULL, call_thread, j) != 0) {
         free(j);
         pr->in_thread = false;
         attempt_done(pr, false, "no thread");
@@ -382,7 +385,7 @@ static void exec_maybe_done(struct prober *pr)
     /* what is still in the pipe */
     char buf[4096];
     ssize_t r;
-    while (pr->fd >= 0 && (r = read(pr->fd, buf, sizeof(buf))) > 0 && pr->in.n < MAX_BODY) {
+    while (pr->fd >= 0 && (r = read(pr->fd, buf, sizeof(buf))) > 0 && pr->in.n < TH_LIMIT_PROBE_BODY_B) {
         th_buf_add(&pr->in, buf, (size_t)r);
     }
     bool ok = WIFEXITED(pr->exit_status) && WEXITSTATUS(pr->exit_status) == 0;
@@ -408,7 +411,7 @@ static void on_exec_out(struct th_ev_src *src, int fd, uint32_t events, void *ar
     struct prober *pr = arg;
     char buf[4096];
     ssize_t r = read(fd, buf, sizeof(buf));
-    if (r > 0 && pr->in.n < MAX_BODY) {
+    if (r > 0 && pr->in.n < TH_LIMIT_PROBE_BODY_B) {
         th_buf_add(&pr->in, buf, (size_t)r);
     }
     if (r == 0 || (r < 0 && errno != EAGAIN)) {
@@ -437,10 +440,16 @@ static void on_exec_limit(struct th_ev_src *src, void *arg)
     struct prober *pr = arg;
     pr->limit = NULL;
     exec_kill(pr);
-    th_autofree char *cmd = th_json_to_string(pr->argv);
+    th_autostrv struct th_strv words = TH_STRV_INIT;
+    for (size_t i = 0; i < th_json_len(pr->argv); i++) {
+        th_strv_add(&words, th_json_str(th_json_at(pr->argv, i)));
+    }
+    th_autofree char *cmd = th_strv_join(&words, " ");
+    TH_AUTO(th_json) struct th_json *quoted = th_json_string(cmd);
     th_buf_clear(&pr->in);
-    th_buf_printf(&pr->in, "command timed out: %s timed out after %llds", cmd,
-                  (long long)pr->timeout_ms / 1000);
+    th_buf_puts(&pr->in, "command timed out: ");
+    th_json_dump(quoted, &pr->in);
+    th_buf_printf(&pr->in, " timed out after %llds", (long long)pr->timeout_ms / 1000);
     /* the child's end finishes the attempt */
 }
 
@@ -484,10 +493,11 @@ static void attempt(struct prober *pr)
         attempt_socket(pr);
         break;
     case HOW_HTTPS:
-        attempt_https(pr);
+    case HOW_GRPC:
+        attempt_call(pr);
         break;
-    case HOW_UNSUPPORTED:
-        attempt_done(pr, false, "gRPC probes are not supported by this node yet");
+    case HOW_NONE:
+        attempt_done(pr, false, "missing probe handler");
         break;
     }
 }
@@ -578,7 +588,7 @@ static struct prober *prober_new(struct pod *p, struct ctr *c, enum probe_kind k
     atomic_init(&pr->result, known_good(p, c, kind) ? PROBE_SUCCESS : PROBE_UNKNOWN);
     const char *ip = p->ip ? p->ip : "127.0.0.1";
     struct th_json *h;
-    pr->how = HOW_UNSUPPORTED;
+    pr->how = HOW_NONE;
     if ((h = th_json_get(spec, "exec"))) {
         pr->how = HOW_EXEC;
         pr->argv = th_json_dup(th_json_get(h, "command"));
@@ -615,6 +625,10 @@ static struct prober *prober_new(struct pod *p, struct ctr *c, enum probe_kind k
         pr->how = HOW_TCP;
         pr->host = th_xstrdup(host && *host ? host : ip);
         pr->port = probe_port(c, th_json_get(h, "port"));
+    } else if ((h = th_json_get(spec, "grpc"))) {
+        pr->how = HOW_GRPC;
+        pr->host = th_xstrdup(ip);
+        pr->port = (int)th_json_path_int(h, "port", 0);
     }
     return pr;
 }

@@ -33,7 +33,7 @@ static struct th_json *terminated(const struct inst *i)
     if (i->message && *i->message) {
         th_json_set_str(t, "message", i->message);
     }
-    set_time(t, "startedAt", i->started_ms ? i->started_ms : i->created_ms);
+    set_time(t, "startedAt", i->started_ms > 0 ? i->started_ms : 1); /* never ran: the epoch */
     set_time(t, "finishedAt", i->finished_ms);
     th_json_set(t, "containerID", th_json_stringf("crun://%s", i->id));
     struct th_json *o = th_json_object();

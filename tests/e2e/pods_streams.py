@@ -1,0 +1,2 @@
+"""Cases of pods.py: how clients reach into containers."""
+CASES = []
