@@ -255,6 +255,34 @@ int th_pki_issue(const struct th_pki_pair *ca, const struct th_pki_req *req,
     return crt_finish(crt, ca_crt, ca_key, key, ret, err);
 }
 
+int th_pki_check(const char *cert_pem, const char *key_pem, const char *ca_pem, struct th_err *err)
+{
+    AUTO_X509_KEY gnutls_x509_privkey_t key = NULL;
+    AUTO_CRT gnutls_x509_crt_t crt = NULL;
+    unsigned char of_crt[64], of_key[64];
+    size_t n_crt = sizeof(of_crt), n_key = sizeof(of_key);
+    TH_TRY(crt_import(cert_pem, &crt, err));
+    TH_TRY(x509_key_import(key_pem, &key, err));
+    TLS_TRY(err, TH_R_INVALID, "certificate",
+            gnutls_x509_crt_get_key_id(crt, GNUTLS_KEYID_USE_SHA256, of_crt, &n_crt));
+    TLS_TRY(err, TH_R_INVALID, "key",
+            gnutls_x509_privkey_get_key_id(key, GNUTLS_KEYID_USE_SHA256, of_key, &n_key));
+    if (n_crt != n_key || memcmp(of_crt, of_key, n_crt) != 0) {
+        return th_fail(err, TH_R_INVALID, "the certificate does not belong to the key");
+    }
+    if (ca_pem) {
+        AUTO_CRT gnutls_x509_crt_t ca = NULL;
+        unsigned status = 0;
+        TH_TRY(crt_import(ca_pem, &ca, err));
+        TLS_TRY(err, TH_R_INVALID, "verifying a certificate",
+                gnutls_x509_crt_verify(crt, &ca, 1, GNUTLS_VERIFY_DISABLE_TIME_CHECKS, &status));
+        if (status != 0) {
+            return th_fail(err, TH_R_INVALID, "the certificate is not signed by the CA");
+        }
+    }
+    return 0;
+}
+
 int th_pki_key_new(char **ret_key_pem, struct th_err *err)
 {
     AUTO_X509_KEY gnutls_x509_privkey_t key = NULL;

@@ -23,6 +23,10 @@ struct th_pki_req {
 };
 int th_pki_issue(const struct th_pki_pair *ca, const struct th_pki_req *req,
                  struct th_pki_pair *ret, struct th_err *err) TH_MUST_USE;
+/* Whether the certificate belongs to the key, and (ca_pem not NULL) is signed by that CA: 0, else
+ * TH_R_PARSE or TH_R_INVALID with what is wrong. Validity in time is not looked at. */
+int th_pki_check(const char *cert_pem, const char *key_pem, const char *ca_pem,
+                 struct th_err *err) TH_MUST_USE;
 int th_pki_key_new(char **ret_key_pem, struct th_err *err) TH_MUST_USE;
 int th_pki_public_pem(const char *key_pem, char **ret_pub_pem, struct th_err *err) TH_MUST_USE;
 /* Raw public point, for a JWK: 32 bytes each. */

@@ -14,6 +14,10 @@
  * The shell is Debian's busybox-static when it is there (one file, no libraries); else dash and the
  * coreutils of the host with the libraries they need.
  *
+ * Debian's go, unlike upstream's, is linked dynamically: what is not static brings its libraries along.
+ * Up to Go 1.19 a toolchain also has the standard library compiled in GOROOT/pkg, and then a build
+ * takes it from there and puts nothing into the cache; it is made to compile all the same.
+ *
  * The base layer is made once per Go version and kept under XDG_CACHE_HOME; an archive for a
  * reference adds at most a small layer of modules.
  */
@@ -29,7 +33,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
-#define RECIPE "5"                   /* changes when the layer's content rules do */
+#define RECIPE "6"                   /* changes when the layer's content rules do */
 #define CACHE_MTIME 4070908800       /* 2099: go's trimming passes these entries over */
 #define GOSUM_MAX (8u << 20)
 #define WALK_DEPTH 6
@@ -49,6 +53,7 @@ struct base {
     struct go_layer layer, modules;
     bool has_modules;
     char *shell;   /* what the shell is, for people */
+    struct th_strv libs; /* shared libraries that programs of the layer need */
 };
 
 bool th_gobase_is_for(const char *ref)
@@ -91,55 +96,6 @@ static bool tool_filter(void *arg, const char *rel, bool is_dir)
     return false;
 }
 
-/* A folder below GOROOT, links on the way followed (Debian links src elsewhere). */
-static int add_tree(struct base *b, struct go_layer_writer *w, const char *sub, bool needed,
-                    bool (*filter)(void *, const char *, bool), struct th_err *err)
-{
-    th_autofree char *path = th_path_join(b->go.root, sub);
-    th_autofree char *real = realpath(path, NULL);
-    th_autofree char *prefix = th_xasprintf("usr/local/go/%s", sub);
-    if (!real || !th_io_is_dir(real)) {
-        return needed ? th_fail(err, TH_R_NO_TOOL, "Go in %s has no folder %s", b->go.root, sub)
-                      : 0;
-    }
-    struct th_layer_write_opts o = {.mtime_fixed = true,
-                                    .mtime_max_s = GO_MTIME,
-                                    .owner_root = true,
-                                    .prefix = prefix,
-                                    .filter = filter};
-    TH_TRY(go_layer_dir(w, prefix, 0755, err));
-    return th_layer_write(real, &o, &w->tar, NULL, err);
-}
-
-static int add_toolchain(struct base *b, struct go_layer_writer *w, struct th_err *err)
-{
-    static const char *const dirs[] = {"usr", "usr/local", "usr/local/go", "usr/local/go/bin",
-                                       "usr/local/go/pkg", "usr/local/go/pkg/tool",
-                                       "usr/local/go/lib"};
-    static const char *const files[] = {"VERSION", "go.env"};
-    for (size_t i = 0; i < TH_ARRAY_LEN(dirs); i++) {
-        TH_TRY(go_layer_dir(w, dirs[i], 0755, err));
-    }
-    th_autofree char *go = th_path_join(b->go.root, "bin/go");
-    th_autofree char *gofmt = th_path_join(b->go.root, "bin/gofmt");
-    TH_TRY(go_layer_file(w, "usr/local/go/bin/go", go, 0755, err));
-    if (th_io_exists(gofmt)) {
-        TH_TRY(go_layer_file(w, "usr/local/go/bin/gofmt", gofmt, 0755, err));
-    }
-    for (size_t i = 0; i < TH_ARRAY_LEN(files); i++) {
-        th_autofree char *p = th_path_join(b->go.root, files[i]);
-        th_autofree char *to = th_xasprintf("usr/local/go/%s", files[i]);
-        if (th_io_exists(p)) {
-            TH_TRY(go_layer_file(w, to, p, 0644, err));
-        }
-    }
-    th_autofree char *tools = th_xasprintf("pkg/tool/linux_%s", b->go.arch);
-    TH_TRY(add_tree(b, w, tools, true, tool_filter, err));
-    TH_TRY(add_tree(b, w, "pkg/include", true, NULL, err));
-    TH_TRY(add_tree(b, w, "lib/time", false, NULL, err));
-    return add_tree(b, w, "src", true, src_filter, err);
-}
-
 /* Libraries a program needs, from ldd: "libc.so.6 => /lib/... (0x..)" and the loader's line. */
 static void add_libs(const char *program, struct th_strv *libs)
 {
@@ -176,6 +132,66 @@ static int add_lib(struct go_layer_writer *w, const char *lib, struct th_strv *d
     return go_layer_file(w, lib + 1, lib, 0755, err);
 }
 
+static int add_all_libs(struct base *b, struct go_layer_writer *w, struct th_err *err)
+{
+    th_autostrv struct th_strv dirs = TH_STRV_INIT;
+    th_strv_add(&dirs, "usr");
+    for (size_t i = 0; i < b->libs.n; i++) {
+        TH_TRY(add_lib(w, b->libs.v[i], &dirs, err));
+    }
+    return 0;
+}
+
+/* A folder below GOROOT, links on the way followed (Debian links src elsewhere). */
+static int add_tree(struct base *b, struct go_layer_writer *w, const char *sub, bool needed,
+                    bool (*filter)(void *, const char *, bool), struct th_err *err)
+{
+    th_autofree char *path = th_path_join(b->go.root, sub);
+    th_autofree char *real = realpath(path, NULL);
+    th_autofree char *prefix = th_xasprintf("usr/local/go/%s", sub);
+    if (!real || !th_io_is_dir(real)) {
+        return needed ? th_fail(err, TH_R_NO_TOOL, "Go in %s has no folder %s", b->go.root, sub)
+                      : 0;
+    }
+    struct th_layer_write_opts o = {.mtime_fixed = true,
+                                    .mtime_max_s = GO_MTIME,
+                                    .owner_root = true,
+                                    .prefix = prefix,
+                                    .filter = filter};
+    TH_TRY(go_layer_dir(w, prefix, 0755, err));
+    return th_layer_write(real, &o, &w->tar, NULL, err);
+}
+
+static int add_toolchain(struct base *b, struct go_layer_writer *w, struct th_err *err)
+{
+    static const char *const dirs[] = {"usr", "usr/local", "usr/local/go", "usr/local/go/bin",
+                                       "usr/local/go/pkg", "usr/local/go/pkg/tool",
+                                       "usr/local/go/lib"};
+    static const char *const files[] = {"VERSION", "go.env"};
+    for (size_t i = 0; i < TH_ARRAY_LEN(dirs); i++) {
+        TH_TRY(go_layer_dir(w, dirs[i], 0755, err));
+    }
+    th_autofree char *go = th_path_join(b->go.root, "bin/go");
+    th_autofree char *gofmt = th_path_join(b->go.root, "bin/gofmt");
+    TH_TRY(go_layer_file(w, "usr/local/go/bin/go", go, 0755, err));
+    add_libs(go, &b->libs);
+    if (th_io_exists(gofmt)) {
+        TH_TRY(go_layer_file(w, "usr/local/go/bin/gofmt", gofmt, 0755, err));
+    }
+    for (size_t i = 0; i < TH_ARRAY_LEN(files); i++) {
+        th_autofree char *p = th_path_join(b->go.root, files[i]);
+        th_autofree char *to = th_xasprintf("usr/local/go/%s", files[i]);
+        if (th_io_exists(p)) {
+            TH_TRY(go_layer_file(w, to, p, 0644, err));
+        }
+    }
+    th_autofree char *tools = th_xasprintf("pkg/tool/linux_%s", b->go.arch);
+    TH_TRY(add_tree(b, w, tools, true, tool_filter, err));
+    TH_TRY(add_tree(b, w, "pkg/include", true, NULL, err));
+    TH_TRY(add_tree(b, w, "lib/time", false, NULL, err));
+    return add_tree(b, w, "src", true, src_filter, err);
+}
+
 static int add_host_shell(struct base *b, struct go_layer_writer *w, struct th_err *err)
 {
     th_autofree char *sh = th_proc_find("dash");
@@ -183,21 +199,15 @@ static int add_host_shell(struct base *b, struct go_layer_writer *w, struct th_e
     if (!sh) {
         return th_fail(err, TH_R_NO_TOOL, "there is no shell to put into the image");
     }
-    th_autostrv struct th_strv libs = TH_STRV_INIT, dirs = TH_STRV_INIT;
-    th_strv_add(&dirs, "bin");
-    th_strv_add(&dirs, "usr");
     TH_TRY(go_layer_file(w, "bin/sh", sh, 0755, err));
-    add_libs(sh, &libs);
+    add_libs(sh, &b->libs);
     for (size_t i = 0; i < TH_ARRAY_LEN(host_tools); i++) {
         th_autofree char *p = th_proc_find(host_tools[i]);
         th_autofree char *to = th_xasprintf("bin/%s", host_tools[i]);
         if (p) {
             TH_TRY(go_layer_file(w, to, p, 0755, err));
-            add_libs(p, &libs);
+            add_libs(p, &b->libs);
         }
-    }
-    for (size_t i = 0; i < libs.n; i++) {
-        TH_TRY(add_lib(w, libs.v[i], &dirs, err));
     }
     b->shell = th_xstrdup("dash and this machine's coreutils");
     return 0;
@@ -285,7 +295,10 @@ static int warm_cache(struct base *b, char **ret_dir, struct th_err *err)
         const char *const env[] = {cache_env, arch_env, root_env, "CGO_ENABLED=0", "GOOS=linux",
                                    "GOFLAGS=", "GOEXPERIMENT=", "GOWORK=off", "GO111MODULE=on",
                                    "GOPROXY=off", NULL};
-        const char *const args[] = {"build", "std", NULL};
+        th_autofree char *compiled = th_xasprintf("%s/pkg/linux_%s", b->go.root, b->go.arch);
+        const char *const all[] = {"build", "-a", "std", NULL};
+        const char *const missing[] = {"build", "std", NULL};
+        const char *const *args = th_io_is_dir(compiled) ? all : missing;
         th_autobuf struct th_buf out = TH_BUF_INIT;
         TH_TRY(th_io_mkdir_p(dir, 0755, err));
         if (go_host_run(&b->go, "/", args, env, &out, err) < 0) {
@@ -322,6 +335,7 @@ static int fill_layer(struct base *b, struct go_layer_writer *w, struct th_err *
 {
     TH_TRY(add_toolchain(b, w, err));
     TH_TRY(add_shell(b, w, err));
+    TH_TRY(add_all_libs(b, w, err));
     TH_TRY(add_etc(w, err));
     return b->o->no_warm_cache ? 0 : add_warm_cache(b, w, err);
 }
@@ -629,6 +643,7 @@ int th_gobase_make(const struct th_gobase_opts *opts, struct th_gobase_result *r
     free(b.dir);
     free(b.key);
     free(b.shell);
+    th_strv_done(&b.libs);
     free(b.layer.path);
     free(b.modules.path);
     if (r < 0) {

@@ -98,11 +98,7 @@ int th_machine_info_fill(struct th_profile *p, struct th_machine_info *ret, stru
 static int open_profile(const char *name, struct th_profile *p, struct th_err *err)
 {
     TH_TRY(th_profile_paths(name, p, err));
-    int r = th_profile_load(p, err);
-    if (r == -TH_R_NOT_FOUND) {
-        (void)th_hint(err, "see thimble list; start it with: thimble start -p %s", p->name);
-    }
-    return r;
+    return th_profile_load(p, err);
 }
 
 int th_machine_status(const char *profile, struct th_machine_info *ret, struct th_err *err)
@@ -206,7 +202,8 @@ int th_machine_console(const char *profile, size_t lines, struct th_buf *ret, st
     TH_AUTO_PROFILE struct th_profile p = {.lock_fd = -1};
     TH_TRY(th_profile_paths(profile, &p, err));
     if (th_console_tail(&p, lines ? lines : CONSOLE_LINES, ret) < 0) {
-        return th_fail(err, TH_R_NOT_FOUND, "there is no console of profile \"%s\"", p.name);
+        (void)th_fail(err, TH_R_NOT_FOUND, "there is no console of profile \"%s\"", p.name);
+        return th_hint(err, "there is one after the first start; see thimble list");
     }
     return 0;
 }

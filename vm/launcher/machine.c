@@ -505,16 +505,34 @@ static int run_start(struct start *s, struct th_err *err)
     return th_profile_save_run(p, err);
 }
 
+/* Keys and a disk without settings: half of a delete, or a lost file. Neither is a new profile. */
+static int check_no_leftovers(const struct th_profile *p, struct th_err *err)
+{
+    static const char *const names[] = {"identity", "disk.qcow2", "data"};
+    for (size_t i = 0; i < TH_ARRAY_LEN(names); i++) {
+        th_autofree char *path = th_path_join(p->data, names[i]);
+        if (th_io_exists(path)) {
+            (void)th_fail(err, TH_R_STATE_CORRUPT,
+                          "%s of profile \"%s\" is there, but its profile.json is missing", path,
+                          p->name);
+            return th_hint(err, "put the file back, or remove the rest with: thimble delete -p %s",
+                           p->name);
+        }
+    }
+    return 0;
+}
+
 int th_machine_start(const struct th_machine_opts *opts, th_machine_progress_fn *progress, void *arg,
                      struct th_machine_info *ret_info, struct th_err *err)
 {
     TH_AUTO_PROFILE struct th_profile p = {.lock_fd = -1};
     TH_TRY(th_profile_paths(opts->profile, &p, err));
-    bool is_new = !th_profile_exists(&p);
     TH_TRY(th_profile_lock(&p, err));
+    bool is_new = !th_profile_exists(&p);
     if (!is_new) {
         TH_TRY(th_profile_load(&p, err));
     } else {
+        TH_TRY(check_no_leftovers(&p, err));
         p.run = th_json_object();
     }
     if (th_profile_alive(&p) && th_json_path_bool(p.run, "ready", false)) {

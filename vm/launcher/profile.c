@@ -125,6 +125,11 @@ static int corrupt(const struct th_profile *p, const char *file, const char *why
 {
     (void)th_fail(err, TH_R_STATE_CORRUPT, "%s of profile \"%s\" is damaged: %s", file, p->name,
                   why);
+    if (th_streq(th_path_base(file), "state.json")) { /* may be lost while nothing runs */
+        return th_hint(err, "if no machine of the profile runs, remove the file; else end it with: "
+                            "thimble delete -p %s",
+                       p->name);
+    }
     return th_hint(err, "put the file back, or remove the profile with: thimble delete -p %s",
                    p->name);
 }
@@ -136,7 +141,14 @@ static int read_json(const struct th_profile *p, const char *path, struct th_jso
     TH_AUTO_ERR struct th_err e = TH_ERR_INIT;
     int r = th_io_read_file(path, TH_LIMIT_CONFIG_FILE_B, &text, &e);
     if (r == -TH_R_NOT_FOUND) {
-        return th_fail(err, TH_R_NOT_FOUND, "there is no profile \"%s\"", p->name);
+        (void)th_fail(err, TH_R_NOT_FOUND, "there is no profile \"%s\"", p->name);
+        return th_hint(err, "see thimble list; start it with: thimble start -p %s", p->name);
+    }
+    if (r == -TH_R_NO_PERMISSION) {
+        (void)th_fail(err, TH_R_NO_PERMISSION, "the profile \"%s\" cannot be read: %s", p->name,
+                      e.msg);
+        return th_hint(err, "it may belong to another user (was it started with sudo?); use another "
+                            "profile with -p");
     }
     if (r < 0 || th_json_parse(text.p ? text.p : "", text.n, NULL, ret, &e) < 0) {
         return corrupt(p, path, e.msg, err);
