@@ -25,9 +25,11 @@ static const struct {
     int http;
     const char *status;
     int exit_code;
+    const char *next;
 } rows[TH_R_COUNT_] = {
-    [TH_R_OK] = {"ok", 200, "", 0},
-#define TH_REASON(id, code_, http_, status_, exit_) [TH_R_##id] = {code_, http_, status_, exit_},
+    [TH_R_OK] = {"ok", 200, "", 0, ""},
+#define TH_REASON(id, code_, http_, status_, exit_, next_)                                         \
+    [TH_R_##id] = {code_, http_, status_, exit_, next_},
 #include "base/reasons.def"
 #undef TH_REASON
 };
@@ -55,6 +57,11 @@ int th_reason_http(enum th_reason r)
 int th_reason_exit(enum th_reason r)
 {
     return rows[row_of(r)].exit_code;
+}
+
+const char *th_reason_next(enum th_reason r)
+{
+    return rows[row_of(r)].next;
 }
 
 enum th_reason th_reason_from_status(const char *status_reason, int http_code)

@@ -14,7 +14,7 @@
 
 enum th_reason {
     TH_R_OK = 0,
-#define TH_REASON(id, code, http, status_reason, exit_code) TH_R_##id,
+#define TH_REASON(id, code, http, status_reason, exit_code, next) TH_R_##id,
 #include "base/reasons.def"
 #undef TH_REASON
     TH_R_COUNT_
@@ -70,6 +70,7 @@ const char *th_reason_code(enum th_reason r);   /* "not-found" */
 const char *th_reason_status(enum th_reason r); /* "NotFound" */
 int th_reason_http(enum th_reason r);
 int th_reason_exit(enum th_reason r);
+const char *th_reason_next(enum th_reason r); /* the user's next step, when err.hint has none */
 /* TH_R_<x> for a metav1 Status.reason and code; TH_R_INTERNAL when unknown. */
 enum th_reason th_reason_from_status(const char *status_reason, int http_code);
 

@@ -5,6 +5,13 @@
 #include "cli/cluster.h"
 #include "cli/output.h"
 #include "base/limits.h"
+#include <stdio.h>
+
+static void show_warning(void *arg, const char *text)
+{
+    (void)arg;
+    fprintf(stderr, "Warning: %s\n", text); /* the words that kubectl uses */
+}
 
 int th_cluster_open(const struct th_cli *cli, struct th_cluster_conn *ret, struct th_err *err)
 {
@@ -23,6 +30,7 @@ int th_cluster_open(const struct th_cli *cli, struct th_cluster_conn *ret, struc
         .cert_pem = c.info.admin_cert_pem,
         .key_pem = c.info.admin_key_pem,
         .user_agent = "thimble/" TH_VERSION,
+        .on_warning = show_warning,
     };
     TH_TRY(th_client_new_http(&o, &c.client, err));
     *ret = c;

@@ -2,7 +2,9 @@
  * thimble apply: plain server-side apply, for machines without kubectl. Every document of the files
  * is sent as an apply patch with field manager "thimble"; discovery says which resource a kind is.
  * Documents are applied in their order, and one that fails does not keep the others from being
- * tried: what failed is reported at the end, as kubectl does.
+ * tried: what failed is reported at the end, as kubectl does. All files are read and looked through
+ * before the first object is sent. Unknown and duplicate fields are errors, as with
+ * kubectl apply --server-side.
  */
 #include "cli/cluster.h"
 #include "cli/output.h"
@@ -54,13 +56,6 @@ static int apply_one(const struct th_cli *cli, struct th_client *client, const s
     const char *api_version = th_json_path_str(doc, "apiVersion");
     const char *kind = th_json_path_str(doc, "kind");
     const char *name = th_json_path_str(doc, "metadata.name");
-    if (!api_version || !kind || !name) {
-        return th_fail(err, TH_R_PARSE, "an object needs apiVersion, kind and metadata.name");
-    }
-    if (th_streq(kind, "List") && th_streq(api_version, "v1")) {
-        return th_fail(err, TH_R_UNSUPPORTED,
-                       "apply the items of a List as documents of their own");
-    }
     struct mapping m = {.plural = NULL};
     TH_TRY(map_kind(client, api_version, kind, &m, err));
     th_autofree char *plural = m.plural;
@@ -74,16 +69,56 @@ static int apply_one(const struct th_cli *cli, struct th_client *client, const s
     struct th_gvr gvr = {group, slash ? slash + 1 : api_version, plural};
     struct th_patch_opts o = {.kind = TH_PATCH_APPLY,
                               .field_manager = "thimble",
+                              .field_validation = "Strict",
                               .force = th_opt_bool(cli, "force"),
                               .dry_run = th_opt_bool(cli, "dry-run")};
     struct th_json *applied TH_AUTO(th_json) = NULL;
-    TH_TRY(
-        th_client_patch(client, gvr, m.namespaced ? ns : NULL, name, "", &o, doc, &applied, err));
+    int r = th_client_patch(client, gvr, m.namespaced ? ns : NULL, name, "", &o, doc, &applied, err);
+    if (r == -TH_R_CONFLICT) {
+        return th_hint(err, "--force takes the fields over from the other managers");
+    }
+    TH_TRY(r);
     if (!cli->json && !cli->quiet) {
         printf("%s%s%s/%s applied%s\n", plural, *group ? "." : "", group, name,
                o.dry_run ? " (dry run)" : "");
     }
     th_json_append(results, th_json_ref(applied));
+    return 0;
+}
+
+/* What the server cannot be asked about: an object needs a name to be sent to. */
+static int check_document(const struct th_json *doc, const char *path, size_t number,
+                          struct th_err *err)
+{
+    static const char *const needed[] = {"apiVersion", "kind", "metadata.name"};
+    if (!th_json_is(doc, TH_JSON_OBJECT)) {
+        (void)th_fail(err, TH_R_PARSE, "%s: document %zu is not an object", path, number);
+        return th_hint(err, "a document is a mapping that has apiVersion, kind and metadata");
+    }
+    for (size_t i = 0; i < TH_ARRAY_LEN(needed); i++) {
+        const char *v = th_json_path_str(doc, needed[i]);
+        if (!v || !*v) {
+            (void)th_fail(err, TH_R_PARSE, "%s: document %zu has no %s", path, number, needed[i]);
+            return th_hint(err, i == 2 && th_json_path_str(doc, "metadata.generateName")
+                                    ? "generateName cannot be applied: use \"kubectl create\""
+                                    : "an object needs apiVersion, kind and metadata.name");
+        }
+    }
+    return 0;
+}
+
+static int add_document(struct th_json *doc, const char *path, size_t number,
+                        struct th_json *docs, struct th_err *err)
+{
+    struct th_json *items = th_json_get(doc, "items");
+    if (th_streq(th_json_path_str(doc, "kind"), "List") && th_json_is(items, TH_JSON_ARRAY)) {
+        for (size_t i = 0; i < th_json_len(items); i++) {
+            TH_TRY(add_document(th_json_at(items, i), path, number, docs, err));
+        }
+        return 0;
+    }
+    TH_TRY(check_document(doc, path, number, err));
+    th_json_append(docs, th_json_ref(doc));
     return 0;
 }
 
@@ -94,10 +129,13 @@ static int read_documents(const char *path, struct th_json *docs, struct th_err 
     TH_TRY(th_streq(path, "-") ? th_io_read_fd(0, TH_LIMIT_CONFIG_FILE_B, &text, err)
                                : th_io_read_file(path, TH_LIMIT_CONFIG_FILE_B, &text, err));
     if (th_yaml_parse(th_buf_cstr(&text), text.n, &parsed, err) < 0) {
-        return th_wrap(err, "%s", path);
+        (void)th_wrap(err, "%s", path);
+        return th_hint(err, "correct the file there; nothing was applied");
     }
     for (size_t i = 0; i < th_json_len(parsed); i++) {
-        th_json_append(docs, th_json_ref(th_json_at(parsed, i)));
+        if (!th_json_is(th_json_at(parsed, i), TH_JSON_NULL)) {
+            TH_TRY(add_document(th_json_at(parsed, i), path, i + 1, docs, err));
+        }
     }
     return 0;
 }
@@ -130,6 +168,10 @@ static int run(struct th_cli *cli, struct th_err *err)
     struct th_json *docs TH_AUTO(th_json) = th_json_array();
     for (size_t i = 0; i < n; i++) {
         TH_TRY(read_path(paths[i], docs, err));
+    }
+    if (th_json_len(docs) == 0) {
+        (void)th_fail(err, TH_R_PARSE, "%s holds no objects", paths[0]);
+        return th_hint(err, "a document has apiVersion, kind and metadata.name");
     }
     struct th_cluster_conn c TH_CLEANUP(th_cluster_done) = {.client = NULL};
     TH_TRY(th_cluster_open(cli, &c, err));

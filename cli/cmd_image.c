@@ -142,9 +142,8 @@ static int load_file(struct th_cluster_conn *c, const char *path, struct th_prog
 }
 
 struct context_job {
-    const char *dir, *dockerfile;
+    const char *dir, *dockerfile; /* dockerfile NULL: the folder as it is, no .dockerignore */
     int fd;
-    bool oci_folder; /* everything, no .dockerignore */
     int result;
     struct th_err err;
 };
@@ -153,12 +152,15 @@ static void *context_thread(void *arg)
 {
     struct context_job *job = arg;
     struct th_writer out = th_writer_fd(job->fd);
-    job->result = th_context_write(job->dir, job->dockerfile, &out, NULL, &job->err);
+    job->result = job->dockerfile
+                      ? th_context_write(job->dir, job->dockerfile, &out, NULL, &job->err)
+                      : th_folder_write(job->dir, &out, &job->err);
     (void)close(job->fd);
     return NULL;
 }
 
-/* Runs the call with dir as a tar stream for its body. */
+/* Runs the call with dir as a tar stream for its body: a build context, or (dockerfile NULL) all of
+ * it. */
 static int call_with_context(struct th_cluster_conn *c, const char *what, const char *query,
                              const char *dir, const char *dockerfile, struct stream *s,
                              struct th_err *err)
@@ -295,10 +297,12 @@ static int run_rm(struct th_cli *cli, struct th_err *err)
                 }
             }
         }
+        th_json_set_str(o, "ref", cli->args[i]);
         th_json_append(all, th_json_ref(o));
     }
     if (cli->json) {
-        th_print_json(all);
+        struct th_json *o TH_AUTO(th_json) = th_json_build("{'images':%o}", th_json_ref(all));
+        th_print_json(o);
     }
     return 0;
 }
@@ -312,7 +316,11 @@ static int run_tag(struct th_cli *cli, struct th_err *err)
     query_add(&query, "target", cli->args[1]);
     TH_TRY(th_cluster_open(cli, &c, err));
     TH_TRY(call_json(&c, "POST", "tag", th_buf_cstr(&query), &o, err));
-    if (!cli->quiet && !cli->json) {
+    if (cli->json) {
+        th_json_set_str(o, "source", cli->args[0]);
+        th_json_set_str(o, "target", cli->args[1]);
+        th_print_json(o);
+    } else if (!cli->quiet) {
         printf("tagged %s as %s\n", cli->args[0], cli->args[1]);
     }
     return 0;
@@ -369,6 +377,16 @@ static int run_save(struct th_cli *cli, struct th_err *err)
     if (part && r < 0) {
         (void)unlink(part);
     }
+    if (file && r == 0) {
+        if (cli->json) {
+            struct th_json *o TH_AUTO(th_json) =
+                th_json_build("{'file':%s,'bytes':%d}", file, (int64_t)s.n);
+            th_print_json(o);
+        } else if (!cli->quiet) {
+            char size[32];
+            printf("wrote %s (%s)\n", file, th_format_bytes(s.n, size));
+        }
+    }
     return r;
 }
 
@@ -386,6 +404,7 @@ static int run_pull(struct th_cli *cli, struct th_err *err)
     TH_TRY(th_cluster_open(cli, &c, err));
     struct th_progress progress TH_CLEANUP(th_progress_failed);
     th_progress_init(&progress, cli);
+    struct th_json *images TH_AUTO(th_json) = th_json_array();
     for (int i = 0; i < cli->n_args; i++) {
         struct th_buf query TH_CLEANUP(th_buf_done) = TH_BUF_INIT;
         struct stream s = {.fd = -1, .progress = &progress};
@@ -394,10 +413,16 @@ static int run_pull(struct th_cli *cli, struct th_err *err)
         s.lines.line = note_line;
         s.lines.arg = &progress;
         int r = call_stream(&c, "pull", th_buf_cstr(&query), &s, err);
+        if (r == 0) {
+            th_json_append(images,
+                           th_json_build("{'ref':%s,'id':%s}", cli->args[i],
+                                         th_json_path_str(s.lines.last, "id")));
+        }
         th_ndjson_done(&s.lines);
         TH_TRY(r);
         th_progress_done(&progress);
     }
+    print_images(cli, images, "pulled");
     return 0;
 }
 
@@ -410,7 +435,8 @@ static void go_note(void *arg, const char *line)
 
 /* Makes a golang stand-in and loads it into the cluster. */
 static int bring_go_base(struct th_cluster_conn *c, const char *ref, const char *context_dir,
-                         struct th_progress *progress, struct th_err *err)
+                         struct th_progress *progress, struct th_json *ret_images,
+                         struct th_err *err)
 {
     struct th_gobase_result made TH_CLEANUP(th_gobase_result_done) = {.archive = NULL};
     struct th_gobase_opts o = {.ref = ref, .context_dir = context_dir, .note = {go_note, progress}};
@@ -420,7 +446,7 @@ static int bring_go_base(struct th_cluster_conn *c, const char *ref, const char 
     th_progress_note(progress, "%s", made.summary);
     struct th_json *images TH_AUTO(th_json) = th_json_array();
     th_progress_step(progress, "Loading %s into the cluster", ref);
-    TH_TRY(load_file(c, made.archive, progress, images, err));
+    TH_TRY(load_file(c, made.archive, progress, ret_images ? ret_images : images, err));
     th_progress_done(progress);
     return 0;
 }
@@ -437,7 +463,10 @@ static int run_base(struct th_cli *cli, struct th_err *err)
     TH_TRY(th_cluster_open(cli, &c, err));
     struct th_progress progress TH_CLEANUP(th_progress_failed);
     th_progress_init(&progress, cli);
-    return bring_go_base(&c, ref, th_opt_str(cli, "context"), &progress, err);
+    struct th_json *images TH_AUTO(th_json) = th_json_array();
+    TH_TRY(bring_go_base(&c, ref, th_opt_str(cli, "context"), &progress, images, err));
+    print_images(cli, images, "made");
+    return 0;
 }
 
 static bool have_image(const struct th_json *list, const char *ref)
@@ -482,7 +511,7 @@ static int bring_bases(struct th_cluster_conn *c, const char *dir, const char *d
             TH_TRY(call_json(c, "GET", "", "", &list, err));
         }
         if (!have_image(list, base)) {
-            TH_TRY(bring_go_base(c, base, dir, progress, err));
+            TH_TRY(bring_go_base(c, base, dir, progress, NULL, err));
             th_json_unref(list);
             list = NULL;
         }
@@ -567,7 +596,7 @@ static int build_dockerfile(struct th_cli *cli, struct th_cluster_conn *c, const
         }
         th_autofree char *ref = th_xstrdup(err->name);
         th_err_done(err);
-        TH_TRY(bring_go_base(c, ref, dir, progress, err));
+        TH_TRY(bring_go_base(c, ref, dir, progress, NULL, err));
     }
 }
 

@@ -142,6 +142,7 @@ void th_print_error(const struct th_cli *cli, const struct th_err *err)
 {
     const char *code = th_reason_code(err->reason);
     const char *msg = err->msg ? err->msg : "failed";
+    const char *next = err->hint ? err->hint : th_reason_next(err->reason);
     if (cli && cli->json) {
         struct th_json *causes = th_json_array();
         for (size_t i = 0; i < err->n_causes; i++) {
@@ -150,7 +151,7 @@ void th_print_error(const struct th_cli *cli, const struct th_err *err)
         }
         struct th_json *o TH_AUTO(th_json) =
             th_json_build("{'error':{'reason':%s,'message':%s,'next':%s,'causes':%o}}", code, msg,
-                          err->hint, causes);
+                          next, causes);
         th_print_json(o);
         return;
     }
@@ -161,9 +162,7 @@ void th_print_error(const struct th_cli *cli, const struct th_err *err)
         fprintf(stderr, "  %s%s%s\n", field ? field : "", field && *field ? ": " : "",
                 err->causes[i].msg ? err->causes[i].msg : "");
     }
-    if (err->hint) {
-        fprintf(stderr, "  %s\n", err->hint);
-    }
+    fprintf(stderr, "  %s\n", next);
 }
 
 void th_table_row(struct th_table *t, size_t cols, ...)

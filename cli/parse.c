@@ -155,6 +155,10 @@ static int unknown_option(const struct th_cmd *cmd, const char *path, const char
     if (near) {
         return th_hint(err, "did you mean --%s?", near);
     }
+    if (!cmd) {
+        return th_hint(err, "options of a command come after its name; \"thimble help\" lists the "
+                            "commands");
+    }
     return th_hint(err, "\"thimble help%s%s\" lists the options", *path ? " " : "", path);
 }
 
@@ -169,10 +173,17 @@ static int set_option(struct th_cli *cli, const struct th_cmd_opt *o, const char
             th_buf_printf(&list, "%s%s", i ? ", " : "", o->choices[i]);
         }
         if (!ok) {
-            int r = th_fail(err, TH_R_USAGE, "--%s: \"%s\" is not one of %s", o->name, value,
-                            th_buf_cstr(&list));
+            size_t n = 0;
+            while (o->choices[n]) {
+                n++;
+            }
+            const char *near = th_suggest(value, o->choices, n);
+            (void)th_fail(err, TH_R_USAGE, "--%s: \"%s\" is not one of %s", o->name, value,
+                          th_buf_cstr(&list));
             th_buf_done(&list);
-            return r;
+            return near ? th_hint(err, "did you mean %s?", near)
+                        : th_hint(err, "\"thimble help%s%s\" shows what it means",
+                                  *cli->path ? " " : "", cli->path);
         }
         th_buf_done(&list);
     }
@@ -202,7 +213,8 @@ static int parse_option(struct th_cli *cli, int argc, char **argv, int *i, struc
         }
         if (!o->arg) {
             if (name[n] == '=') {
-                return th_fail(err, TH_R_USAGE, "--%s takes no value", o->name);
+                (void)th_fail(err, TH_R_USAGE, "--%s takes no value", o->name);
+                return th_hint(err, "write --%s alone", o->name);
             }
             return set_option(cli, o, NULL, err);
         }
@@ -210,7 +222,8 @@ static int parse_option(struct th_cli *cli, int argc, char **argv, int *i, struc
             return set_option(cli, o, name + n + 1, err);
         }
         if (*i + 1 >= argc) {
-            return th_fail(err, TH_R_USAGE, "--%s needs a value (%s)", o->name, o->arg);
+            (void)th_fail(err, TH_R_USAGE, "--%s needs a value (%s)", o->name, o->arg);
+            return th_hint(err, "write --%s %s", o->name, o->arg);
         }
         *i += 1;
         return set_option(cli, o, argv[*i], err);
@@ -229,7 +242,8 @@ static int parse_option(struct th_cli *cli, int argc, char **argv, int *i, struc
             return set_option(cli, o, c[1] == '=' ? c + 2 : c + 1, err);
         }
         if (*i + 1 >= argc) {
-            return th_fail(err, TH_R_USAGE, "-%c needs a value (%s)", *c, o->arg);
+            (void)th_fail(err, TH_R_USAGE, "-%c needs a value (%s)", *c, o->arg);
+            return th_hint(err, "write -%c %s", *c, o->arg);
         }
         *i += 1;
         return set_option(cli, o, argv[*i], err);
@@ -237,7 +251,7 @@ static int parse_option(struct th_cli *cli, int argc, char **argv, int *i, struc
     return 0;
 }
 
-static void finish_globals(struct th_cli *cli, bool *ret_help)
+static void finish_globals(struct th_cli *cli)
 {
     cli->profile = th_opt_str(cli, "profile");
     const char *env = getenv("THIMBLE_PROFILE");
@@ -251,14 +265,14 @@ static void finish_globals(struct th_cli *cli, bool *ret_help)
     cli->json = th_streq(th_opt_str(cli, "output"), "json");
     cli->quiet = th_opt_bool(cli, "quiet");
     cli->verbose = th_opt_bool(cli, "verbose");
-    *ret_help = *ret_help || th_opt_bool(cli, "help");
     const char *no_color = getenv("NO_COLOR");
     const char *term = getenv("TERM");
     cli->tty = isatty(2) && !cli->quiet && !th_streq(term, "dumb");
     cli->color = cli->tty && !(no_color && *no_color);
 }
 
-int th_cli_parse(int argc, char **argv, struct th_cli *cli, bool *ret_help, struct th_err *err)
+static int parse_words(int argc, char **argv, struct th_cli *cli, bool *ret_help,
+                       struct th_err *err)
 {
     const struct th_cmd *const *table = th_commands;
     bool only_args = false;
@@ -295,7 +309,7 @@ int th_cli_parse(int argc, char **argv, struct th_cli *cli, bool *ret_help, stru
             cli->args[cli->n_args++] = word;
         }
     }
-    finish_globals(cli, ret_help);
+    *ret_help = *ret_help || th_opt_bool(cli, "help");
     if (*ret_help || !cli->cmd) {
         *ret_help = true;
         return 0;
@@ -315,6 +329,27 @@ int th_cli_parse(int argc, char **argv, struct th_cli *cli, bool *ret_help, stru
         return th_hint(err, "\"thimble help %s\" shows how it is used", cli->path);
     }
     return 0;
+}
+
+/* A line that is wrong may not have been read up to its -o json, which says how to report it. */
+static bool asks_for_json(int argc, char **argv)
+{
+    for (int i = 1; i < argc && !th_streq(argv[i], "--"); i++) {
+        const char *w = argv[i];
+        if (th_streq(w, "-ojson") || th_streq(w, "--output=json") || th_streq(w, "-o=json") ||
+            ((th_streq(w, "-o") || th_streq(w, "--output")) && th_streq(argv[i + 1], "json"))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+int th_cli_parse(int argc, char **argv, struct th_cli *cli, bool *ret_help, struct th_err *err)
+{
+    int r = parse_words(argc, argv, cli, ret_help, err);
+    finish_globals(cli);
+    cli->json = cli->json || (r < 0 && asks_for_json(argc, argv));
+    return r;
 }
 
 void th_cli_done(struct th_cli *cli)
@@ -356,8 +391,10 @@ int th_opt_int(const struct th_cli *cli, const char *name, int64_t min, int64_t 
     errno = 0;
     long long v = strtoll(s, &end, 10);
     if (errno || end == s || *end || v < min || v > max) {
-        return th_fail(err, TH_R_USAGE, "--%s: \"%s\" is not a whole number from %lld to %lld",
-                       name, s, (long long)min, (long long)max);
+        (void)th_fail(err, TH_R_USAGE, "--%s: \"%s\" is not a whole number from %lld to %lld",
+                      name, s, (long long)min, (long long)max);
+        return th_hint(err, "\"thimble help%s%s\" shows what it means", *cli->path ? " " : "",
+                       cli->path);
     }
     *ret = v;
     return 0;

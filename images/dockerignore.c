@@ -380,6 +380,15 @@ static bool ctx_filter(void *arg, const char *rel, bool is_dir)
     return wanted(arg, rel, is_dir, 0);
 }
 
+int th_folder_write(const char *dir, const struct th_writer *out, struct th_err *err)
+{
+    struct th_layer_write_opts o = {.owner_root = true};
+    struct th_tar_writer w;
+    th_tar_writer_init(&w, *out);
+    TH_TRY(th_layer_write(dir, &o, &w, NULL, err));
+    return th_tar_write_end(&w, err);
+}
+
 int th_context_write(const char *dir, const char *dockerfile, const struct th_writer *out,
                      uint64_t *ret_bytes, struct th_err *err)
 {

@@ -23,4 +23,6 @@ bool th_glob_match(const char *pattern, const char *path);
 struct th_writer;
 int th_context_write(const char *dir, const char *dockerfile, const struct th_writer *out,
                      uint64_t *ret_bytes, struct th_err *err) TH_MUST_USE;
+/* The whole folder as a tar, whatever .dockerignore says: an OCI layout to load. */
+int th_folder_write(const char *dir, const struct th_writer *out, struct th_err *err) TH_MUST_USE;
 #endif

@@ -244,6 +244,7 @@ int th_client_patch(struct th_client *c, struct th_gvr r, const char *ns, const 
     th_client_add_query(&query, "fieldManager", or_null(o->field_manager));
     th_client_add_query(&query, "force", o->force ? "true" : NULL);
     th_client_add_query(&query, "dryRun", o->dry_run ? "All" : NULL);
+    th_client_add_query(&query, "fieldValidation", or_null(o->field_validation));
     return call(c, "PATCH", path, th_buf_cstr(&query), types[o->kind], patch, ret, err);
 }
 

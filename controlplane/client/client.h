@@ -52,6 +52,7 @@ struct th_patch_opts {
     const char *field_manager; /* needed for apply */
     bool force;                /* apply */
     bool dry_run;
+    const char *field_validation; /* NULL (the server's default), "Ignore", "Warn", "Strict" */
 };
 int th_client_patch(struct th_client *c, struct th_gvr r, const char *ns, const char *name,
                     const char *subresource, const struct th_patch_opts *o,
@@ -118,6 +119,10 @@ struct th_client_http_opts {
      */
     const char *as_user;
     const char *const *as_groups; /* NULL-terminated or NULL */
+    /* Warnings that the server gives with an answer (Warning: 299), in the calling thread; NULL:
+     * passed over. */
+    void (*on_warning)(void *arg, const char *text);
+    void *warning_arg;
 };
 int th_client_new_http(const struct th_client_http_opts *o, struct th_client **ret,
                        struct th_err *err) TH_MUST_USE;

@@ -15,6 +15,7 @@
 #include "controlplane/client/http.h"
 
 #include <errno.h>
+#include <strings.h>
 #include <sys/mman.h>
 
 struct exchange {
@@ -125,6 +126,32 @@ static size_t on_body(char *p, size_t size, size_t n, void *arg)
     return x->body->overflow ? 0 : n;
 }
 
+/* Warning: 299 - "text", with \" and \\ inside, as RFC 7234 has it and API servers use it. */
+static size_t on_header(char *p, size_t size, size_t n, void *arg)
+{
+    static const char name[] = "warning:";
+    const struct exchange *x = arg;
+    n *= size;
+    const char *end = p + n;
+    if (n <= sizeof(name) || strncasecmp(p, name, sizeof(name) - 1) != 0) {
+        return n;
+    }
+    const char *s = memchr(p, '"', n);
+    th_autobuf struct th_buf text = TH_BUF_INIT;
+    for (s = s ? s + 1 : end; s < end && *s != '"'; s++) {
+        if (*s == '\\' && s + 1 < end) {
+            s++;
+        }
+        if ((unsigned char)*s >= 0x20) {
+            th_buf_putc(&text, *s);
+        }
+    }
+    if (text.n) {
+        x->h->on_warning(x->h->warning_arg, th_buf_cstr(&text));
+    }
+    return n;
+}
+
 static size_t on_upload(char *p, size_t size, size_t n, void *arg)
 {
     struct exchange *x = arg;
@@ -198,6 +225,10 @@ static int request(struct th_client *c, const struct th_client_req *req, int *re
     curl_easy_setopt(x.easy, CURLOPT_WRITEFUNCTION, on_body);
     curl_easy_setopt(x.easy, CURLOPT_WRITEDATA, &x);
     curl_easy_setopt(x.easy, CURLOPT_TIMEOUT_MS, (long)req->timeout_ms);
+    if (h->on_warning) {
+        curl_easy_setopt(x.easy, CURLOPT_HEADERFUNCTION, on_header);
+        curl_easy_setopt(x.easy, CURLOPT_HEADERDATA, &x);
+    }
     if (req->cancel) {
         curl_easy_setopt(x.easy, CURLOPT_NOPROGRESS, 0L);
         curl_easy_setopt(x.easy, CURLOPT_XFERINFOFUNCTION, on_progress);
@@ -333,6 +364,8 @@ int th_client_new_http(const struct th_client_http_opts *o, struct th_client **r
     add_header(h, "Authorization", bearer);
     add_header(h, "User-Agent", o->user_agent ? o->user_agent : "thimble/" TH_VERSION);
     add_header(h, "X-Remote-User", o->as_user);
+    h->on_warning = o->on_warning;
+    h->warning_arg = o->warning_arg;
     for (size_t i = 0; o->as_groups && o->as_groups[i]; i++) {
         add_header(h, "X-Remote-Group", o->as_groups[i]);
     }

@@ -13,6 +13,8 @@ struct th_http {
     char *server, *unix_socket;
     struct curl_slist *headers; /* of every request */
     int ca_fd, cert_fd, key_fd; /* memfds, or -1 */
+    void (*on_warning)(void *arg, const char *text);
+    void *warning_arg;
     pthread_mutex_t lock;
     CURL *idle[TH_HTTP_IDLE]; /* lock */
     size_t n_idle;            /* lock */

@@ -285,6 +285,38 @@ static long feed(void *arg, char *buf, size_t n)
     return 1;
 }
 
+static bool warn(struct fake *f, int fd, const struct fake_req *q)
+{
+    (void)f;
+    (void)q;
+    return fake_puts(fd, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+                         "Warning: 299 - \"unknown field \\\"spec.a\\\"\"\r\n"
+                         "warning: 299 - \"second\"\r\nWarning: 299 nonsense\r\n"
+                         "Content-Length: 2\r\n\r\n{}");
+}
+
+static void note_warning(void *arg, const char *text)
+{
+    th_buf_printf(arg, "<%s>", text);
+}
+
+static void warnings_are_handed_on(void **state)
+{
+    (void)state;
+    struct fake f;
+    fake_start(&f, warn, NULL, NULL);
+    th_autobuf struct th_buf seen = TH_BUF_INIT;
+    th_autofree char *url = th_xasprintf("http://127.0.0.1:%d/", f.port);
+    struct th_client_http_opts o = {
+        .server = url, .on_warning = note_warning, .warning_arg = &seen};
+    struct th_client *c;
+    assert_int_equal(th_client_new_http(&o, &c, NULL), 0);
+    assert_int_equal(th_client_get(c, TH_GVR_PODS, "ns", "a", NULL, NULL), 0);
+    assert_string_equal(th_buf_cstr(&seen), "<unknown field \"spec.a\"><second>");
+    th_client_free(c);
+    fake_stop(&f);
+}
+
 static void bodies_stream_in_and_out(void **state)
 {
     (void)state;
@@ -385,6 +417,7 @@ int main(void)
         cmocka_unit_test(a_unix_socket_says_who_we_are),
         cmocka_unit_test(failures_become_errors_with_details),
         cmocka_unit_test(lists_are_read_page_by_page),
+        cmocka_unit_test(warnings_are_handed_on),
         cmocka_unit_test(bodies_stream_in_and_out),
         cmocka_unit_test(a_conflict_is_tried_again_on_the_newest_state),
         cmocka_unit_test(owners),
