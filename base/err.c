@@ -116,9 +116,14 @@ static int set(struct th_err *err, enum th_reason reason, int sys_errno, char *m
     return -(int)reason;
 }
 
+/* What th_fail said last in this thread to a caller who did not want to know why: th_wrap and th_hint
+ * after it must hand on the same code. */
+static _Thread_local enum th_reason unheard = TH_R_INTERNAL;
+
 int th_fail(struct th_err *err, enum th_reason reason, const char *fmt, ...)
 {
     if (!err) {
+        unheard = reason;
         return -(int)reason;
     }
     va_list ap;
@@ -136,6 +141,7 @@ int th_fail_errno(struct th_err *err, int errno_value, enum th_reason reason, co
         reason = reason == TH_R_IO ? TH_R_NO_PERMISSION : reason;
     }
     if (!err) {
+        unheard = reason;
         return -(int)reason;
     }
     va_list ap;
@@ -150,7 +156,7 @@ int th_fail_errno(struct th_err *err, int errno_value, enum th_reason reason, co
 int th_wrap(struct th_err *err, const char *fmt, ...)
 {
     if (!err) {
-        return -TH_R_INTERNAL; /* nobody kept the reason; callers without err pass codes on */
+        return -(int)unheard; /* nobody kept the reason; callers without err pass codes on */
     }
     va_list ap;
     va_start(ap, fmt);
@@ -169,7 +175,7 @@ int th_wrap(struct th_err *err, const char *fmt, ...)
 int th_hint(struct th_err *err, const char *fmt, ...)
 {
     if (!err) {
-        return -TH_R_INTERNAL;
+        return -(int)unheard;
     }
     va_list ap;
     va_start(ap, fmt);
