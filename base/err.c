@@ -156,7 +156,7 @@ int th_fail_errno(struct th_err *err, int errno_value, enum th_reason reason, co
 int th_wrap(struct th_err *err, const char *fmt, ...)
 {
     if (!err) {
-        return -(int)unheard; /* nobody kept the reason; callers without err pass codes on */
+        return -(int)unheard;
     }
     va_list ap;
     va_start(ap, fmt);
