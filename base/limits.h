@@ -18,6 +18,9 @@
 #define TH_LIMIT_TLS_HANDSHAKES 512 /* at once; the oldest goes first */
 #define TH_LIMIT_TLS_HANDSHAKE_MS 10000
 #define TH_LIMIT_CONNECTIONS 16384
+#define TH_LIMIT_TOKEN_B (16u << 10) /* a bearer token */
+#define TH_LIMIT_TOKEN_CACHE 1024    /* tokens whose signature is remembered */
+#define TH_LIMIT_IMPERSONATE 512     /* Impersonate-* headers of a request */
 #define TH_LIMIT_LAYER_B (16ull << 30)
 #define TH_LIMIT_LAYER_ENTRIES 2000000
 #define TH_LIMIT_MANIFEST_B (4u << 20)

@@ -14,43 +14,6 @@
 
 #define MANAGER_MAX 128
 
-/* ---- identities ---- */
-
-struct th_identity *th_identity_new(const char *user, const char *uid, const char *const *groups)
-{
-    struct th_identity *id = TH_NEW(struct th_identity);
-    id->refs = 1;
-    id->user = th_xstrdup(user);
-    id->uid = th_xstrdup(uid);
-    for (; groups && *groups; groups++) {
-        th_strv_add(&id->groups, *groups);
-    }
-    return id;
-}
-
-struct th_identity *th_identity_ref(struct th_identity *id)
-{
-    __atomic_add_fetch(&id->refs, 1, __ATOMIC_RELAXED);
-    return id;
-}
-
-void th_identity_unref(struct th_identity *id)
-{
-    if (!id || __atomic_sub_fetch(&id->refs, 1, __ATOMIC_ACQ_REL) > 0) {
-        return;
-    }
-    free(id->user);
-    free(id->uid);
-    th_strv_done(&id->groups);
-    th_strv_done(&id->extra);
-    free(id);
-}
-
-bool th_identity_in(const struct th_identity *id, const char *group)
-{
-    return th_strv_has(&id->groups, group);
-}
-
 /* ---- life of the API ---- */
 
 int th_api_new(const struct th_api_opts *o, struct th_api **ret, struct th_err *err)
@@ -70,10 +33,10 @@ int th_api_new(const struct th_api_opts *o, struct th_api **ret, struct th_err *
     a->system->system = true;
     a->ticker = th_ticker_new();
     a->metrics = th_metrics_new();
-    a->authz = th_authz_new(a->store);
-    int r = 0;
-    if (o->token_file) {
-        r = th_authn_load_tokens(a, o->token_file, err);
+    th_authz_access(a, &a->access);
+    int r = th_authz_new(a->store, o->authorization_mode, &a->authz, err);
+    if (r >= 0) {
+        r = th_authn_new(o->token_file, &a->authn, err);
     }
     if (r >= 0) {
         r = th_client_new_local(a, NULL, NULL, "thimble-apiserver", &a->client, err);
@@ -93,13 +56,13 @@ void th_api_free(struct th_api *a)
     }
     th_client_free(a->client);
     th_authz_free(a->authz);
+    th_authn_free(a->authn);
     th_ticker_free(a->ticker);
     th_metrics_free(a->metrics);
     th_hmap_done(&a->cache);
     (void)pthread_mutex_destroy(&a->lock);
     th_identity_unref(a->system);
     th_strv_done(&a->disabled_admission);
-    th_json_unref(a->tokens);
     free(a->node_socket);
     free(a->server_address);
     free(a);
@@ -139,7 +102,7 @@ int th_api_bootstrap(struct th_api *api, struct th_err *err)
             return th_wrap(err, "making %s %s", kind, name);
         }
     }
-    return 0;
+    return th_authz_uses_rbac(api->authz) ? th_rbac_bootstrap(api, err) : 0;
 }
 
 /* ---- responses ---- */
@@ -319,6 +282,25 @@ static int find_resource(struct th_call *c, struct th_err *err)
     return 0;
 }
 
+/* A list of one name counts as asking for that name. The caller frees. */
+static char *selected_name(const char *fields)
+{
+    struct th_fieldsel f = {.n = 0};
+    char *name = NULL;
+    if (th_fieldsel_parse(fields, &f, NULL) < 0) {
+        return NULL;
+    }
+    for (size_t i = 0; i < f.n && !name; i++) {
+        const struct th_fieldsel_term *t = &f.terms[i];
+        if (!t->negate && th_streq(t->field, "metadata.name") && *t->value &&
+            !strpbrk(t->value, "/%") && !th_streq(t->value, ".") && !th_streq(t->value, "..")) {
+            name = th_xstrdup(t->value);
+        }
+    }
+    th_fieldsel_done(&f);
+    return name;
+}
+
 static int serve_resource(struct th_call *c, struct th_err *err)
 {
     TH_TRY(find_resource(c, err));
@@ -332,6 +314,9 @@ static int serve_resource(struct th_call *c, struct th_err *err)
         (th_streq(v->verb, "create") && c->res->namespaced && !c->route.ns)) {
         return fail_method(err);
     }
+    bool list = v == &watch_verb || (!c->route.name && th_streq(v->verb, "list"));
+    const char *fields = list ? th_query_get(&c->query, "fieldSelector") : NULL;
+    th_autofree char *only = fields ? selected_name(fields) : NULL;
     struct th_attrs at = {
         .id = c->req->id,
         .verb = v->verb,
@@ -342,7 +327,8 @@ static int serve_resource(struct th_call *c, struct th_err *err)
         .sub = c->route.sub,
         .ns = th_streq(c->res->plural, "namespaces") && !*c->res->group ? c->route.name
                                                                         : c->route.ns,
-        .name = c->route.name,
+        .name = c->route.name ? c->route.name : only,
+        .field_selector = fields,
     };
     TH_TRY(th_authorize(c->api, &at, err));
     if (stream) {
@@ -365,10 +351,8 @@ static int serve_other(struct th_call *c, struct th_err *err)
               : th_streq(m, "PUT")                      ? "put"
               : th_streq(m, "PATCH")                    ? "patch"
                                                         : "delete";
-    if (!th_path_is_public(c->route.path)) {
-        struct th_attrs at = {.id = c->req->id, .verb = c->verb, .path = c->route.path};
-        TH_TRY(th_authorize(c->api, &at, err));
-    }
+    struct th_attrs at = {.id = c->req->id, .verb = c->verb, .path = c->route.path};
+    TH_TRY(th_authorize(c->api, &at, err));
     static verb_fn *const serve[] = {th_health_serve, th_discovery_serve, th_openapi_serve,
                                      th_metrics_serve, th_oidc_serve};
     for (size_t i = 0; i < TH_ARRAY_LEN(serve); i++) {
@@ -416,7 +400,8 @@ int th_api_call(struct th_api *api, const struct th_areq *req, struct th_aresp *
         .cluster = api->cluster,
         .extra = (const char *const *)req->id->extra.v,
         .uid = req->id->uid,
-        .authz = api->authz,
+        .id = req->id,
+        .access = &api->access,
     };
     int64_t start_us = th_mono_us();
     TH_AUTO_ERR struct th_err local = TH_ERR_INIT;

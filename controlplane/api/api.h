@@ -4,24 +4,11 @@
  * libmicrohttpd, local.c from calls of controllers in the same process. */
 #include "base/buf.h"
 #include "base/err.h"
+#include "controlplane/resources/access.h"
 #include "controlplane/resources/cluster.h"
 #include "controlplane/store/store.h"
 
 struct th_api;
-
-/* ---- Who asks ---- */
-struct th_identity { /* immutable after it was made; reference-counted */
-    uint32_t refs;
-    char *user, *uid;
-    struct th_strv groups;
-    struct th_strv extra; /* "key=value": authentication.kubernetes.io/pod-name=..., ... */
-    bool system;          /* in-process and trusted: passes authorization */
-};
-struct th_identity *th_identity_new(const char *user, const char *uid, const char *const *groups);
-struct th_identity *th_identity_ref(struct th_identity *id);
-void th_identity_unref(struct th_identity *id);
-TH_DEFINE_AUTO(th_identity, th_identity_unref)
-bool th_identity_in(const struct th_identity *id, const char *group);
 
 /* ---- The pipeline ---- */
 struct th_api_opts {
@@ -31,7 +18,7 @@ struct th_api_opts {
     const char *node_socket;           /* the node agent's Unix socket */
     const char *token_file;            /* static tokens: token,user,uid,"group1,group2"; or NULL */
     const char *server_address;        /* "127.0.0.1:6443", as /api answers; or NULL */
-    const char *anonymous_user;        /* NULL: anonymous may reach health and version only */
+    const char *authorization_mode;    /* "Node,RBAC" when NULL */
 };
 int th_api_new(const struct th_api_opts *o, struct th_api **ret, struct th_err *err) TH_MUST_USE;
 /* All requests must have ended and all watches be closed. NULL-safe. */
@@ -89,4 +76,8 @@ struct th_identity *th_authn_subject(const char *cn, const struct th_strv *orgs)
  * it is system:anonymous. */
 int th_authn(struct th_api *api, const char *authorization, struct th_identity *cert,
              struct th_identity **ret, struct th_err *err) TH_MUST_USE;
+/* headers are "Impersonate-...: value" lines as sent. Gives a new reference: whom id may and wants to
+ * be taken for, id itself when there are none. TH_R_FORBIDDEN, TH_R_BAD_REQUEST. */
+int th_impersonate(struct th_api *api, struct th_identity *id, const struct th_strv *headers,
+                   struct th_identity **ret, struct th_err *err) TH_MUST_USE;
 #endif

@@ -1,59 +1,62 @@
-/* Authorization: system:masters, nodes, then RBAC.
+/* Authorization: the authorizers in their order, and what a refusal says.
  *
- * RBAC is evaluated on parsed copies of the roles and bindings. They change rarely and are asked for
- * constantly, so the copies are kept and rebuilt when the set in the store changes; the set's count
- * and newest revision tell (a delete changes the count, a write the revision). Everything happens
- * under one lock, since trees belong to one thread at a time; an evaluation takes microseconds.
+ * As upstream: members of system:masters first, then each mode of --authorization-mode; the first
+ * that allows ends it, and the reasons of those that do not are joined for the message. Denials do
+ * not exist apart from that: there is no authorizer here that says a hard no.
  *
- * Aggregated ClusterRoles are resolved here by their label selectors too, so that admin, edit and
- * view work before any controller has filled their rules in.
- *
- * Nodes (group system:nodes, user system:node:<name>) get what a node agent needs by a short list
- * in place of upstream's graph: reads of everything it mounts or runs, writes of its own kinds.
+ * In-process parts of the control plane act as themselves (system:kube-controller-manager, the
+ * controllers' ServiceAccounts) where main/ says so; the API server's own client is `system` and is
+ * not asked.
  */
-#include "controlplane/api/priv.h"
+#include "controlplane/api/rbac.h"
 
-struct role {
-    char *ns, *name; /* ns "" for ClusterRole */
-    struct th_json *tree;
-};
-struct binding {
-    char *ns; /* "" for ClusterRoleBinding */
-    struct th_json *tree;
-};
+#include "controlplane/resources/rbac_defaults.h"
+
+enum mode { MODE_NODE = 1, MODE_RBAC = 2, MODE_ALLOW = 4 };
+
 struct th_authz {
     struct th_store *store;
-    pthread_mutex_t lock; /* guards everything below */
-    bool built;
-    size_t seen_n;
-    int64_t seen_rv;
-    struct role *roles;
-    size_t n_roles, cap_roles;
-    struct binding *bindings;
-    size_t n_bindings, cap_bindings;
+    struct th_rbac *rbac;
+    struct th_rules node_rules; /* of system:node, as a new cluster has it */
+    unsigned modes;
 };
 
-struct th_authz *th_authz_new(struct th_store *store)
+static int parse_modes(const char *text, unsigned *ret, struct th_err *err)
 {
-    struct th_authz *a = TH_NEW(struct th_authz);
-    a->store = store;
-    (void)pthread_mutex_init(&a->lock, NULL);
-    return a;
+    static const struct {
+        const char *name;
+        unsigned bit;
+    } known[] = {{"Node", MODE_NODE}, {"RBAC", MODE_RBAC}, {"AlwaysAllow", MODE_ALLOW},
+                 {"AlwaysDeny", 0}};
+    th_autostrv struct th_strv names = TH_STRV_INIT;
+    th_strv_split(&names, text, ',');
+    for (size_t i = 0; i < names.n; i++) {
+        size_t k = 0;
+        while (k < TH_ARRAY_LEN(known) && strcmp(known[k].name, names.v[i]) != 0) {
+            k++;
+        }
+        if (k == TH_ARRAY_LEN(known)) {
+            (void)th_fail(err, TH_R_USAGE, "unknown authorization mode \"%s\"", names.v[i]);
+            return th_hint(err, "modes are Node, RBAC, AlwaysAllow and AlwaysDeny");
+        }
+        *ret |= known[k].bit;
+    }
+    return 0;
 }
 
-static void drop(struct th_authz *a)
+int th_authz_new(struct th_store *store, const char *modes, struct th_authz **ret,
+                 struct th_err *err)
 {
-    for (size_t i = 0; i < a->n_roles; i++) {
-        free(a->roles[i].ns);
-        free(a->roles[i].name);
-        th_json_unref(a->roles[i].tree);
-    }
-    for (size_t i = 0; i < a->n_bindings; i++) {
-        free(a->bindings[i].ns);
-        th_json_unref(a->bindings[i].tree);
-    }
-    a->n_roles = 0;
-    a->n_bindings = 0;
+    unsigned bits = 0;
+    TH_TRY(parse_modes(modes ? modes : "Node,RBAC", &bits, err));
+    struct th_authz *a = TH_NEW(struct th_authz);
+    a->store = store;
+    a->modes = bits;
+    a->rbac = th_rbac_new(store);
+    TH_AUTO(th_json) struct th_json *role = th_rbac_default("ClusterRole", "system:node");
+    th_rules_add_json(&a->node_rules, th_json_get(role, "rules"));
+    *ret = a;
+    return 0;
 }
 
 void th_authz_free(struct th_authz *a)
@@ -61,245 +64,136 @@ void th_authz_free(struct th_authz *a)
     if (!a) {
         return;
     }
-    drop(a);
-    free(a->roles);
-    free(a->bindings);
-    (void)pthread_mutex_destroy(&a->lock);
+    th_rbac_free(a->rbac);
+    th_rules_done(&a->node_rules);
     free(a);
 }
 
-static void add(struct th_authz *a, const struct th_obj *o)
+struct th_rbac *th_authz_rbac(struct th_authz *a)
 {
-    TH_AUTO(th_json) struct th_json *tree = NULL;
-    if (th_json_parse(o->bytes, o->n, NULL, &tree, NULL) < 0) {
-        return;
-    }
-    const char *kind = th_json_path_str(tree, "kind");
-    const char *ns = th_json_path_str(tree, "metadata.namespace");
-    const char *name = th_json_path_str(tree, "metadata.name");
-    if (th_endswith(kind ? kind : "", "Binding")) {
-        a->bindings = th_xgrow(a->bindings, &a->cap_bindings, a->n_bindings + 1,
-                               sizeof(*a->bindings));
-        a->bindings[a->n_bindings++] =
-            (struct binding){.ns = th_xstrdup(ns ? ns : ""), .tree = th_steal(&tree)};
-    } else {
-        a->roles = th_xgrow(a->roles, &a->cap_roles, a->n_roles + 1, sizeof(*a->roles));
-        a->roles[a->n_roles++] = (struct role){.ns = th_xstrdup(ns ? ns : ""),
-                                               .name = th_xstrdup(name ? name : ""),
-                                               .tree = th_steal(&tree)};
-    }
+    return a->rbac;
 }
 
-static void refresh(struct th_authz *a)
+bool th_authz_uses_rbac(const struct th_authz *a)
 {
-    TH_CLEANUP(th_store_list_done) struct th_store_list l = {.n = 0};
-    if (th_store_range(a->store, "rbac.authorization.k8s.io/", NULL, 0, 0, &l, NULL) < 0) {
-        return;
-    }
-    int64_t newest = 0;
-    for (size_t i = 0; i < l.n; i++) {
-        newest = l.objs[i]->rv > newest ? l.objs[i]->rv : newest;
-    }
-    if (a->built && a->seen_n == l.n && a->seen_rv == newest) {
-        return;
-    }
-    drop(a);
-    for (size_t i = 0; i < l.n; i++) {
-        add(a, l.objs[i]);
-    }
-    a->built = true;
-    a->seen_n = l.n;
-    a->seen_rv = newest;
+    return a->modes & MODE_RBAC;
 }
 
-static bool has(const struct th_json *list, const char *s)
+bool th_authz_allowed(struct th_authz *a, const struct th_attrs *at, struct th_buf *reason)
 {
-    for (size_t i = 0; i < th_json_len(list); i++) {
-        if (th_streq(th_json_str(th_json_at(list, i)), s)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool path_matches(const struct th_json *urls, const char *path)
-{
-    for (size_t i = 0; i < th_json_len(urls); i++) {
-        const char *u = th_json_str(th_json_at(urls, i));
-        size_t n = u ? strlen(u) : 0;
-        if (n > 0 && u[n - 1] == '*' ? strncmp(path, u, n - 1) == 0 : th_streq(u, path)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool rule_allows(const struct th_json *rule, const struct th_attrs *at)
-{
-    const struct th_json *verbs = th_json_get(rule, "verbs");
-    if (!has(verbs, at->verb) && !has(verbs, "*")) {
-        return false;
-    }
-    if (!at->resource) {
-        return path_matches(th_json_get(rule, "nonResourceURLs"), at->path);
-    }
-    const struct th_json *groups = th_json_get(rule, "apiGroups");
-    if (!has(groups, at->group) && !has(groups, "*")) {
-        return false;
-    }
-    const struct th_json *resources = th_json_get(rule, "resources");
-    bool sub = at->sub && *at->sub;
-    th_autofree char *full = sub ? th_xasprintf("%s/%s", at->plural, at->sub)
-                                 : th_xstrdup(at->plural);
-    th_autofree char *any = sub ? th_xasprintf("*/%s", at->sub) : NULL;
-    if (!has(resources, "*") && !has(resources, full) && !(any && has(resources, any))) {
-        return false;
-    }
-    const struct th_json *names = th_json_get(rule, "resourceNames");
-    return th_json_len(names) == 0 || (at->name && has(names, at->name));
-}
-
-static bool rules_allow(const struct th_json *rules, const struct th_attrs *at)
-{
-    for (size_t i = 0; i < th_json_len(rules); i++) {
-        if (rule_allows(th_json_at(rules, i), at)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool role_allows(const struct th_authz *a, const struct role *r, const struct th_attrs *at,
-                        int depth)
-{
-    if (rules_allow(th_json_get(r->tree, "rules"), at)) {
+    if (at->id->system || (a->modes & MODE_ALLOW) || th_identity_in(at->id, "system:masters")) {
         return true;
     }
-    const struct th_json *sel = th_json_path(r->tree, "aggregationRule.clusterRoleSelectors");
-    for (size_t i = 0; depth < 4 && i < th_json_len(sel); i++) {
-        TH_AUTO(th_selector) struct th_selector *s = NULL;
-        if (th_selector_from_json(th_json_at(sel, i), &s, NULL) < 0) {
-            continue;
-        }
-        for (size_t k = 0; k < a->n_roles; k++) {
-            const struct role *other = &a->roles[k];
-            if (other != r && !*other->ns &&
-                th_selector_matches(s, th_json_path(other->tree, "metadata.labels")) &&
-                role_allows(a, other, at, depth + 1)) {
-                return true;
-            }
-        }
-    }
-    return false;
-}
-
-static bool subject_is(const struct th_json *s, const struct binding *b,
-                       const struct th_identity *id)
-{
-    const char *kind = th_json_str(th_json_get(s, "kind"));
-    const char *name = th_json_str(th_json_get(s, "name"));
-    if (th_streq(kind, "User")) {
-        return th_streq(name, id->user);
-    }
-    if (th_streq(kind, "Group")) {
-        return name && th_identity_in(id, name);
-    }
-    const char *ns = th_json_str(th_json_get(s, "namespace"));
-    th_autofree char *user =
-        th_xasprintf("system:serviceaccount:%s:%s", ns && *ns ? ns : b->ns, name ? name : "");
-    return th_streq(kind, "ServiceAccount") && th_streq(user, id->user);
-}
-
-static bool binding_allows(const struct th_authz *a, const struct binding *b,
-                           const struct th_attrs *at)
-{
-    if (*b->ns && (!at->resource || !th_streq(b->ns, at->ns))) {
-        return false;
-    }
-    const struct th_json *subjects = th_json_get(b->tree, "subjects");
-    bool mine = false;
-    for (size_t i = 0; !mine && i < th_json_len(subjects); i++) {
-        mine = subject_is(th_json_at(subjects, i), b, at->id);
-    }
-    if (!mine) {
-        return false;
-    }
-    const char *kind = th_json_path_str(b->tree, "roleRef.kind");
-    const char *name = th_json_path_str(b->tree, "roleRef.name");
-    const char *ns = th_streq(kind, "Role") ? b->ns : "";
-    for (size_t i = 0; i < a->n_roles; i++) {
-        if (th_streq(a->roles[i].name, name) && th_streq(a->roles[i].ns, ns)) {
-            return role_allows(a, &a->roles[i], at, 0);
-        }
-    }
-    return false;
-}
-
-static bool is_one_of(const char *s, const char *const *list)
-{
-    for (; s && *list; list++) {
-        if (strcmp(s, *list) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool node_allows(const struct th_attrs *at)
-{
-    static const char *const reads[] = {"get", "list", "watch", NULL};
-    static const char *const writes[] = {"nodes", "pods", "events", "leases", "csinodes",
-                                         "certificatesigningrequests", NULL};
-    if (!at->resource) {
-        return th_streq(at->verb, "get");
-    }
-    if (th_streq(at->plural, "serviceaccounts") && th_streq(at->sub, "token")) {
-        return th_streq(at->verb, "create");
-    }
-    if (th_streq(at->group, "authentication.k8s.io") || th_streq(at->group, "authorization.k8s.io")) {
-        return th_streq(at->verb, "create");
-    }
-    return is_one_of(at->verb, reads) || is_one_of(at->plural, writes);
-}
-
-bool th_authz_allowed(struct th_authz *a, const struct th_attrs *at)
-{
-    if (at->id->system || th_identity_in(at->id, "system:masters")) {
+    const char *node = a->modes & MODE_NODE ? th_identity_node(at->id) : NULL;
+    if (node && th_node_allowed(a->store, node, &a->node_rules, at, reason)) {
         return true;
     }
-    if (th_identity_in(at->id, "system:nodes") && th_startswith(at->id->user, "system:node:") &&
-        node_allows(at)) {
-        return true;
+    if (!(a->modes & MODE_RBAC)) {
+        return false;
     }
-    bool ok = false;
-    (void)pthread_mutex_lock(&a->lock);
-    refresh(a);
-    for (size_t i = 0; !ok && i < a->n_bindings; i++) {
-        ok = binding_allows(a, &a->bindings[i], at);
+    th_autobuf struct th_buf why = TH_BUF_INIT;
+    bool ok = th_rbac_allowed(a->rbac, at, reason ? &why : NULL);
+    if (reason && ok) {
+        th_buf_clear(reason); /* what the node authorizer did not like does not count any more */
     }
-    (void)pthread_mutex_unlock(&a->lock);
+    if (reason && why.n > 0) {
+        th_buf_printf(reason, "%s%s", reason->n > 0 ? "\n" : "", th_buf_cstr(&why));
+    }
     return ok;
+}
+
+/* Upstream keeps what users chose from being read as markup. */
+static char *escape(const char *s)
+{
+    th_autobuf struct th_buf b = TH_BUF_INIT;
+    for (; *s; s++) {
+        const char *as = *s == '&' ? "&amp;" : *s == '<' ? "&lt;" : *s == '>' ? "&gt;" : NULL;
+        if (as) {
+            th_buf_puts(&b, as);
+        } else {
+            th_buf_putc(&b, *s);
+        }
+    }
+    th_buf_puts(&b, "");
+    return b.n > 0 ? th_buf_steal(&b, NULL) : th_xstrdup("");
+}
+
+static char *describe(const struct th_attrs *at)
+{
+    if (!at->resource) {
+        return th_xasprintf("User \"%s\" cannot %s path \"%s\"", at->id->user, at->verb, at->path);
+    }
+    bool sub = at->sub && *at->sub;
+    bool ns = at->ns && *at->ns;
+    return th_xasprintf("User \"%s\" cannot %s resource \"%s%s%s\" in API group \"%s\" %s%s%s",
+                        at->id->user, at->verb, at->plural, sub ? "/" : "", sub ? at->sub : "",
+                        at->group, ns ? "in the namespace \"" : "at the cluster scope",
+                        ns ? at->ns : "", ns ? "\"" : "");
 }
 
 int th_authorize(struct th_api *api, const struct th_attrs *at, struct th_err *err)
 {
-    if (th_authz_allowed(api->authz, at)) {
+    if (th_authz_allowed(api->authz, at, NULL)) {
         return 0;
     }
+    th_autobuf struct th_buf reason = TH_BUF_INIT;
+    (void)th_authz_allowed(api->authz, at, &reason); /* again, for the words */
+    th_autofree char *plain = describe(at);
+    th_autofree char *what = escape(plain);
+    const char *sep = reason.n > 0 ? ": " : "";
     if (!at->resource) {
-        return th_fail(err, TH_R_FORBIDDEN, "forbidden: User \"%s\" cannot %s path \"%s\"",
-                       at->id->user, at->verb, at->path);
+        /* apierrors.NewForbidden without a resource */
+        return th_fail_obj(err, TH_R_FORBIDDEN, "", NULL, NULL, "forbidden: %s%s%s", what, sep,
+                           th_buf_cstr(&reason));
     }
-    bool sub = at->sub && *at->sub;
-    th_autofree char *what = sub ? th_xasprintf("%s/%s", at->plural, at->sub)
-                                 : th_xstrdup(at->plural);
     th_autofree char *gr = th_gr_name(at->group, at->plural);
-    th_autofree char *where = at->ns && *at->ns ? th_xasprintf("in the namespace \"%s\"", at->ns)
-                                                : th_xstrdup("at the cluster scope");
-    th_autofree char *which = at->name && *at->name ? th_xasprintf("%s \"%s\"", gr, at->name)
-                                                    : th_xstrdup(gr);
-    return th_fail_obj(err, TH_R_FORBIDDEN, at->group, at->plural, at->name,
-                       "%s is forbidden: User \"%s\" cannot %s resource \"%s\" in API group \"%s\" "
-                       "%s",
-                       which, at->id->user, at->verb, what, at->group, where);
+    bool named = at->name && *at->name;
+    return th_fail_obj(err, TH_R_FORBIDDEN, at->group, at->plural, named ? at->name : NULL,
+                       "%s%s%s%s is forbidden: %s%s%s", gr, named ? " \"" : "",
+                       named ? at->name : "", named ? "\"" : "", what, sep, th_buf_cstr(&reason));
+}
+
+/* ---- what rows ask (resources/access.h) ---- */
+
+static bool access_allowed(void *self, const struct th_attrs *at, struct th_buf *reason)
+{
+    struct th_api *api = self;
+    return th_authz_allowed(api->authz, at, reason);
+}
+
+static struct th_json *access_rules(void *self, const struct th_identity *id, const char *ns,
+                                    bool *ret_incomplete, struct th_buf *problem)
+{
+    struct th_api *api = self;
+    struct th_authz *a = api->authz;
+    struct th_json *list = th_json_array();
+    *ret_incomplete = false;
+    if ((a->modes & MODE_NODE) && th_identity_node(id)) {
+        *ret_incomplete = true;
+        th_buf_puts(problem, "node authorizer does not support user rule resolution");
+    }
+    if (a->modes & MODE_ALLOW) {
+        th_json_append(list, th_json_build("{'verbs':['*'],'apiGroups':['*'],'resources':['*']}"));
+        th_json_append(list, th_json_build("{'verbs':['*'],'nonResourceURLs':['*']}"));
+    }
+    if (a->modes & MODE_RBAC) {
+        TH_CLEANUP(th_rules_done) struct th_rules rules = {.v = NULL};
+        th_autobuf struct th_buf more = TH_BUF_INIT;
+        th_rbac_rules_for(a->rbac, id, ns, &rules, &more);
+        for (size_t i = 0; i < rules.n; i++) {
+            th_json_append(list, th_rule_json(&rules.v[i]));
+        }
+        if (more.n > 0) {
+            th_buf_printf(problem, "%s%s", problem->n > 0 ? ", " : "", th_buf_cstr(&more));
+        }
+    }
+    return list;
+}
+
+void th_authz_access(struct th_api *api, struct th_access *ret)
+{
+    *ret = (struct th_access){.self = api,
+                              .allowed = access_allowed,
+                              .rules = access_rules,
+                              .token = th_authn_token};
 }

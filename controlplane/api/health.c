@@ -10,7 +10,7 @@
 #define KUBE_MINOR "36"
 #define KUBE_PATCH "2"
 
-bool th_path_is_public(const char *path)
+static bool is_check(const char *path)
 {
     static const char *const roots[] = {"/healthz", "/livez", "/readyz"};
     for (size_t i = 0; i < TH_ARRAY_LEN(roots); i++) {
@@ -19,7 +19,7 @@ bool th_path_is_public(const char *path)
             return true;
         }
     }
-    return th_streq(path, "/version") || th_streq(path, "/version/");
+    return false;
 }
 
 static struct th_json *version_json(void)
@@ -106,7 +106,7 @@ int th_health_serve(struct th_call *c, struct th_err *err)
         th_respond_json(c->resp, 200, v, true);
         return 1;
     }
-    if (!th_path_is_public(p)) {
+    if (!is_check(p)) {
         return 0;
     }
     size_t n = strcspn(p + 1, "/");

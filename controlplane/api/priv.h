@@ -55,6 +55,7 @@ int th_accept_parse(const char *header, bool transforms, bool watch, struct th_a
 bool th_accept_wants(const char *header, const char *as, const char *g, const char *v);
 
 /* ---- api.c ---- */
+struct th_authn;
 struct th_authz;
 struct th_ticker;
 struct th_admission;
@@ -64,12 +65,13 @@ struct th_api {
     struct th_cluster *cluster;
     struct th_client *client; /* in-process, as the system */
     struct th_identity *system;
+    struct th_authn *authn;
     struct th_authz *authz;
+    struct th_access access; /* the same, as rows see it */
     struct th_metrics *metrics;
     struct th_ticker *ticker;
     struct th_strv disabled_admission;
     char *node_socket, *server_address;
-    struct th_json *tokens; /* static: token -> {user, uid, groups} */
     bool ready;             /* atomic */
     pthread_mutex_t lock;   /* guards the caches below */
     struct th_hmap cache;   /* discovery and OpenAPI documents: name -> struct th_doc */
@@ -240,19 +242,20 @@ int th_listopts_parse(const struct th_query *q, bool watch, struct th_listopts *
 int th_listopts_check_rv(const struct th_call *c, int64_t rv, struct th_err *err) TH_MUST_USE;
 
 /* ---- authz.c ---- */
-struct th_attrs {
-    const struct th_identity *id;
-    const char *verb;
-    bool resource;                   /* else path */
-    const char *group, *version, *plural, *sub, *ns, *name; /* NULL or "" when not there */
-    const char *path;
-};
-struct th_authz *th_authz_new(struct th_store *store);
+/* modes: --authorization-mode, NULL for "Node,RBAC". */
+int th_authz_new(struct th_store *store, const char *modes, struct th_authz **ret,
+                 struct th_err *err) TH_MUST_USE;
 void th_authz_free(struct th_authz *a);
-/* 1 allowed, 0 not. */
-bool th_authz_allowed(struct th_authz *a, const struct th_attrs *at);
+bool th_authz_uses_rbac(const struct th_authz *a);
+/* Why is appended to reason, which may be NULL; then nothing is allocated. */
+bool th_authz_allowed(struct th_authz *a, const struct th_attrs *at, struct th_buf *reason);
 /* The same as a Forbidden error. */
 int th_authorize(struct th_api *api, const struct th_attrs *at, struct th_err *err) TH_MUST_USE;
+void th_authz_access(struct th_api *api, struct th_access *ret);
+
+/* ---- rbac_bootstrap.c ---- */
+/* Makes and mends the default roles and bindings, in one commit. */
+int th_rbac_bootstrap(struct th_api *api, struct th_err *err) TH_MUST_USE;
 
 /* ---- admission/admission.h has the plugins ---- */
 int th_admit_mutate(struct th_call *c, struct th_json *obj, const struct th_json *old,
@@ -269,7 +272,6 @@ int th_health_serve(struct th_call *c, struct th_err *err);
 int th_openapi_serve(struct th_call *c, struct th_err *err);
 int th_metrics_serve(struct th_call *c, struct th_err *err);
 int th_oidc_serve(struct th_call *c, struct th_err *err);
-bool th_path_is_public(const char *path); /* health and version: no authentication needed */
 
 struct th_doc { /* a cached document */
     char *text;
@@ -282,7 +284,13 @@ void th_doc_free(void *d);
 void th_doc_respond(struct th_call *c, const struct th_doc *d, const char *content_type);
 
 /* ---- authn.c ---- */
-int th_authn_load_tokens(struct th_api *api, const char *path, struct th_err *err) TH_MUST_USE;
+/* token_file: static tokens, or NULL. */
+int th_authn_new(const char *token_file, struct th_authn **ret, struct th_err *err) TH_MUST_USE;
+void th_authn_free(struct th_authn *a);
+/* th_access.token; self is the struct th_api. */
+int th_authn_token(void *self, const char *token, const char *const *audiences,
+                   struct th_identity **ret, struct th_strv *ret_audiences,
+                   struct th_err *err) TH_MUST_USE;
 
 /* ---- metrics.c ---- */
 struct th_metrics *th_metrics_new(void);

@@ -235,7 +235,18 @@ static enum MHD_Result add_group(void *cls, enum MHD_ValueKind kind, const char 
     return MHD_YES;
 }
 
-static int identify(struct hreq *h, struct th_err *err)
+static enum MHD_Result add_impersonation(void *cls, enum MHD_ValueKind kind, const char *key,
+                                         const char *value)
+{
+    (void)kind;
+    struct th_strv *to = cls;
+    if (strncasecmp(key, "Impersonate-", 12) == 0 && to->n < TH_LIMIT_IMPERSONATE) {
+        th_strv_addf(to, "%s: %s", key, value ? value : "");
+    }
+    return MHD_YES;
+}
+
+static int authenticate(struct hreq *h, struct th_err *err)
 {
     if (h->conn->is_unix) {
         th_autostrv struct th_strv groups = TH_STRV_INIT;
@@ -251,6 +262,18 @@ static int identify(struct hreq *h, struct th_err *err)
         return th_fail(err, TH_R_UNAUTHORIZED, "Unauthorized");
     }
     return th_authn(h->server->api, header(h, "Authorization"), h->conn->cert, &h->id, err);
+}
+
+static int identify(struct hreq *h, struct th_err *err)
+{
+    TH_TRY(authenticate(h, err));
+    th_autostrv struct th_strv headers = TH_STRV_INIT;
+    (void)MHD_get_connection_values(h->mhd, MHD_HEADER_KIND, add_impersonation, &headers);
+    if (headers.n == 0) {
+        return 0;
+    }
+    TH_AUTO(th_identity) struct th_identity *asking = th_steal(&h->id);
+    return th_impersonate(h->server->api, asking, &headers, &h->id, err);
 }
 
 /* ---- watches ---- */
@@ -488,6 +511,9 @@ static enum MHD_Result collect_header(void *cls, enum MHD_ValueKind kind, const 
                                           "Content-Length", "Keep-Alive",     "Transfer-Encoding",
                                           "Expect",         "Accept-Encoding", "X-Remote-User",
                                           "X-Remote-Group"};
+    if (strncasecmp(key, "Impersonate-", 12) == 0) {
+        return MHD_YES;
+    }
     for (size_t i = 0; i < TH_ARRAY_LEN(dropped); i++) {
         if (strcasecmp(key, dropped[i]) == 0) {
             return MHD_YES;

@@ -47,7 +47,7 @@ struct th_json *th_status_json(const struct th_err *err)
     if (err->retry_after_s > 0) {
         th_json_set_int(d, "retryAfterSeconds", err->retry_after_s);
     }
-    if (th_json_len(d) > 0 || err->reason == TH_R_NOT_FOUND) {
+    if (th_json_len(d) > 0 || err->reason == TH_R_NOT_FOUND || err->reason == TH_R_FORBIDDEN) {
         th_json_set(s, "details", d);
     } else {
         th_json_unref(d);

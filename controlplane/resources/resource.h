@@ -9,6 +9,7 @@
  * file of their kind or group. */
 #include "base/json/json.h"
 #include "controlplane/client/client.h"
+#include "controlplane/resources/access.h"
 #include "controlplane/schema/schema.h"
 
 enum th_verb {
@@ -35,7 +36,8 @@ struct th_req_ctx {
     const char *subresource;     /* the one written through, NULL: the object itself */
     const char *const *extra;    /* who asks, further: "key=value", NULL-terminated or NULL */
     const char *uid;             /* of the user, or NULL */
-    void *authz;                 /* struct th_authz, for the access reviews */
+    struct th_identity *id;      /* who asks, whole */
+    const struct th_access *access; /* what reviews ask */
 };
 
 struct th_column {

@@ -81,8 +81,12 @@ void th_service_release(const struct th_req_ctx *c, const struct th_json *obj);
 th_sub_update_fn th_namespace_finalize, th_pod_bind, th_pod_ephemeral, th_pod_resize,
     th_csr_approval;
 th_sub_create_fn th_pod_evict, th_serviceaccount_token;
-int th_binding_create(const struct th_req_ctx *c, const char *ns, const struct th_json *obj,
-                      struct th_json **ret, struct th_err *err);
+typedef int th_virtual_fn(const struct th_req_ctx *c, const char *ns, const struct th_json *obj,
+                          struct th_json **ret, struct th_err *err);
+th_virtual_fn th_binding_create;
+th_virtual_fn th_review_token, th_review_self; /* authentication_reviews.c */
+th_virtual_fn th_review_access, th_review_local_access, th_review_self_access,
+    th_review_rules; /* authorization_reviews.c */
 
 /* ---- Other served forms ---- */
 int th_event_to_storage(struct th_json *obj, struct th_err *err);

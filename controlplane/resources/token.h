@@ -13,22 +13,36 @@ struct th_token_req {
     const char *node_name, *node_uid; /* of a bound pod, or NULL */
     int64_t now_ms;
     int64_t ttl_s;
+    int64_t warn_after_s; /* 0: none; from then on the use of the token is stale */
+    char *jti;            /* out: the token's id, the caller's to free */
 };
 /* *ret_token is the caller's. */
-int th_token_issue(const char *key_pem, const struct th_token_req *r, char **ret_token,
+int th_token_issue(const char *key_pem, struct th_token_req *r, char **ret_token,
                    struct th_err *err) TH_MUST_USE;
+/* The token of a Secret of type kubernetes.io/service-account-token: it never expires and is good
+ * for as long as the Secret holds it. */
+int th_token_issue_legacy(const char *key_pem, const char *ns, const char *sa_name,
+                          const char *sa_uid, const char *secret, char **ret_token,
+                          struct th_err *err) TH_MUST_USE;
 
+#define TH_TOKEN_LEGACY_ISSUER "kubernetes/serviceaccount"
 struct th_token_claims { /* strings are owned; each may be NULL */
+    char *issuer, *subject, *jti;
     char *ns, *sa_name, *sa_uid, *pod_name, *pod_uid, *secret_name, *secret_uid, *node_name,
-        *node_uid, *jti;
+        *node_uid;
     struct th_strv audiences;
-    int64_t issued_s, expires_s;
+    int64_t issued_s, not_before_s, expires_s; /* 0: not said */
+    bool legacy;                               /* of a Secret: no audience, no times */
 };
 void th_token_claims_done(struct th_token_claims *c);
-/* Signature, issuer, audience (NULL: any) and times. TH_R_UNAUTHORIZED with the cause. key_pem may
- * be the private or the public key. */
-int th_token_verify(const char *key_pem, const char *issuer, const char *audience,
-                    const char *token, struct th_token_claims *ret, struct th_err *err) TH_MUST_USE;
+/* Form, algorithm and signature; nothing is said about time, audience and whether what it is bound to
+ * still lives. TH_R_UNAUTHORIZED when it is not one of ours (its issuer is neither issuer nor that
+ * of legacy tokens, or the key is another). key_pem may be the private or the public key. */
+int th_token_parse(const char *key_pem, const char *issuer, const char *token,
+                   struct th_token_claims *ret, struct th_err *err) TH_MUST_USE;
+/* TH_R_UNAUTHORIZED when it has expired or is not valid yet. */
+int th_token_check_time(const struct th_token_claims *c, int64_t now_ms,
+                        struct th_err *err) TH_MUST_USE;
 /* The key's id in the token's header and in the JWKS; buf has TH_TOKEN_KID_LEN bytes. */
 #define TH_TOKEN_KID_LEN 48
 int th_token_kid(const char *key_pem, char *buf, struct th_err *err) TH_MUST_USE;

@@ -18,7 +18,7 @@ static const struct th_admission_plugin *const plugins[] = {
 
 static bool enabled(const struct th_call *c, const struct th_admission_plugin *p)
 {
-    return !th_strv_has(&c->api->disabled_admission, p->name);
+    return !p->name || !th_strv_has(&c->api->disabled_admission, p->name);
 }
 
 bool th_admission_creates(const struct th_call *c, const char *group, const char *plural,

@@ -5,7 +5,7 @@
 #include "controlplane/api/priv.h"
 
 struct th_admission_plugin {
-    const char *name; /* upstream's, for --disable-admission */
+    const char *name; /* upstream's, for --disable-admission; NULL: always on */
     /* May change obj. old is NULL on create. */
     int (*mutate)(struct th_call *c, struct th_json *obj, const struct th_json *old,
                   struct th_err *err);

@@ -1,0 +1,181 @@
+/* The default roles and bindings: made when missing, mended when they lack something.
+ *
+ * Problem: some hundred and thirty objects must be there before the first request of anybody but an
+ * administrator can be judged, at every start, and a start has a tenth of a second. Design: those
+ * that are missing are built here the way the pipeline would (uid, creation time, managed fields)
+ * and go into the store in one commit; those that are there are compared and written through the
+ * in-process client only when they lack something.
+ *
+ * Mending is upstream's: what a role lacks (permissions, selectors, labels, annotations) and what a
+ * binding lacks (subjects) is added, what users added stays; a binding to another role is made anew;
+ * an object whose annotation rbac.authorization.kubernetes.io/autoupdate says "false" is left alone.
+ */
+#include "controlplane/api/rbac.h"
+
+#include "base/clock.h"
+#include "base/rand.h"
+#include "controlplane/resources/rbac_defaults.h"
+
+#define GROUP "rbac.authorization.k8s.io"
+#define AUTOUPDATE "rbac.authorization.kubernetes.io/autoupdate"
+#define MANAGER "kube-apiserver"
+
+static const char *plural_of(const char *kind)
+{
+    return th_streq(kind, "ClusterRole")          ? "clusterroles"
+           : th_streq(kind, "ClusterRoleBinding") ? "clusterrolebindings"
+           : th_streq(kind, "Role")               ? "roles"
+                                                  : "rolebindings";
+}
+
+/* ---- new objects ---- */
+
+struct fresh {
+    struct th_store_write *v;
+    size_t n, cap;
+    struct th_strv keys, texts;
+};
+
+static void fresh_done(struct fresh *f)
+{
+    free(f->v);
+    th_strv_done(&f->keys);
+    th_strv_done(&f->texts);
+}
+
+static int add_fresh(struct fresh *f, const char *key, const struct th_json *wanted,
+                     const struct th_kind *k, int64_t now_ms, struct th_err *err)
+{
+    TH_AUTO(th_json) struct th_json *o = th_json_dup(wanted);
+    char text[TH_TIME_LEN];
+    char uid[TH_UUID_LEN];
+    th_json_path_set_str(o, "metadata.uid", th_rand_uuid(uid));
+    th_json_path_set_str(o, "metadata.creationTimestamp", th_time_format(now_ms, text));
+    struct th_apply_opts a = {.type = k->type,
+                              .api_version = GROUP "/v1",
+                              .manager = MANAGER,
+                              .subresource = "",
+                              .now_ms = now_ms};
+    TH_TRY(th_managed_fields_update(&a, NULL, o, err));
+    th_schema_canonicalize(k->type, o);
+    th_autobuf struct th_buf b = TH_BUF_INIT;
+    th_json_dump(o, &b);
+    th_strv_add(&f->keys, key);
+    size_t n = b.n;
+    th_strv_take(&f->texts, th_buf_steal(&b, NULL));
+    f->v = th_xgrow(f->v, &f->cap, f->n + 1, sizeof(*f->v));
+    f->v[f->n++] = (struct th_store_write){.op = TH_STORE_CREATE,
+                                           .key = f->keys.v[f->keys.n - 1],
+                                           .bytes = f->texts.v[f->texts.n - 1],
+                                           .n = n};
+    return 0;
+}
+
+/* ---- objects that are there ---- */
+
+static bool merge_map(struct th_json *have, const struct th_json *wanted, const char *path)
+{
+    bool changed = false;
+    struct th_json_iter it = TH_JSON_ITER(th_json_path(wanted, path));
+    while (th_json_next(&it)) {
+        struct th_json *map = th_json_path_object(have, path);
+        if (!th_json_has(map, it.name)) {
+            th_json_set(map, it.name, th_json_dup(it.value));
+            changed = true;
+        }
+    }
+    return changed;
+}
+
+static bool merge_rules(struct th_json *have, const struct th_json *wanted)
+{
+    TH_CLEANUP(th_rules_done) struct th_rules is = {.v = NULL};
+    TH_CLEANUP(th_rules_done) struct th_rules should = {.v = NULL};
+    TH_CLEANUP(th_rules_done) struct th_rules missing = {.v = NULL};
+    th_rules_add_json(&is, th_json_get(have, "rules"));
+    th_rules_add_json(&should, th_json_get(wanted, "rules"));
+    th_rules_uncovered(&is, &should, &missing);
+    for (size_t i = 0; i < missing.n; i++) {
+        th_json_append(th_json_path_array(have, "rules"), th_rule_json(&missing.v[i]));
+    }
+    return missing.n > 0;
+}
+
+/* Appends those elements of wanted's list that have lacks. */
+static bool merge_list(struct th_json *have, const struct th_json *wanted, const char *path)
+{
+    bool changed = false;
+    const struct th_json *from = th_json_path(wanted, path);
+    for (size_t i = 0; i < th_json_len(from); i++) {
+        struct th_json *list = th_json_path_array(have, path);
+        bool found = false;
+        for (size_t k = 0; k < th_json_len(list) && !found; k++) {
+            found = th_json_equal(th_json_at(list, k), th_json_at(from, i));
+        }
+        if (!found) {
+            th_json_append(list, th_json_dup(th_json_at(from, i)));
+            changed = true;
+        }
+    }
+    return changed;
+}
+
+static bool merge(struct th_json *have, const struct th_json *wanted)
+{
+    bool changed = merge_map(have, wanted, "metadata.annotations");
+    changed |= merge_map(have, wanted, "metadata.labels");
+    if (th_json_get(wanted, "roleRef")) {
+        return merge_list(have, wanted, "subjects") || changed;
+    }
+    changed |= merge_rules(have, wanted);
+    if (!th_json_get(wanted, "aggregationRule") && th_json_get(have, "aggregationRule")) {
+        th_json_del(have, "aggregationRule");
+        changed = true;
+    }
+    return merge_list(have, wanted, "aggregationRule.clusterRoleSelectors") || changed;
+}
+
+static int mend(struct th_api *api, const struct th_obj *o, const struct th_json *wanted,
+                struct th_err *err)
+{
+    TH_AUTO(th_json) struct th_json *have = NULL;
+    TH_TRY(th_json_parse(o->bytes, o->n, NULL, &have, err));
+    const struct th_json *notes = th_json_path(have, "metadata.annotations");
+    if (th_streq(th_json_str(th_json_get(notes, AUTOUPDATE)), "false")) {
+        return 0;
+    }
+    const char *kind = th_json_path_str(wanted, "kind");
+    const char *ns = th_json_path_str(wanted, "metadata.namespace");
+    const char *name = th_json_path_str(wanted, "metadata.name");
+    struct th_gvr gvr = {GROUP, "v1", plural_of(kind)};
+    if (!th_json_equal(th_json_get(have, "roleRef"), th_json_get(wanted, "roleRef"))) {
+        struct th_delete_opts d = TH_DELETE_OPTS_INIT;
+        TH_TRY(th_client_delete(api->client, gvr, ns, name, &d, NULL, err));
+        return th_client_create(api->client, gvr, ns, wanted, NULL, err);
+    }
+    if (!merge(have, wanted)) {
+        return 0;
+    }
+    return th_client_update(api->client, gvr, ns, name, "", have, NULL, err);
+}
+
+int th_rbac_bootstrap(struct th_api *api, struct th_err *err)
+{
+    TH_AUTO(th_json) struct th_json *all = th_rbac_defaults();
+    TH_CLEANUP(fresh_done) struct fresh f = {.keys = TH_STRV_INIT, .texts = TH_STRV_INIT};
+    int64_t now_ms = th_now_ms();
+    for (size_t i = 0; i < th_json_len(all); i++) {
+        const struct th_json *o = th_json_at(all, i);
+        const char *kind = th_json_path_str(o, "kind");
+        const char *ns = th_json_path_str(o, "metadata.namespace");
+        th_autofree char *key = th_xasprintf(GROUP "/%s/%s/%s", plural_of(kind), ns ? ns : "-",
+                                             th_json_path_str(o, "metadata.name"));
+        TH_AUTO(th_obj) struct th_obj *there = th_store_get(api->store, key);
+        int r = there ? mend(api, there, o, err)
+                      : add_fresh(&f, key, o, th_kind_find(GROUP, "v1", kind), now_ms, err);
+        if (r < 0) {
+            return th_wrap(err, "default RBAC object %s", key);
+        }
+    }
+    return f.n > 0 ? th_store_commit(api->store, f.v, f.n, NULL, err) : 0;
+}
