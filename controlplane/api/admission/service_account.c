@@ -4,10 +4,17 @@
  * The volume is the projected one of upstream, kube-api-access-<5 characters>: a bound token for
  * 3607 seconds, the ConfigMap kube-root-ca.crt, and the namespace through the downward API.
  * Containers that mount something there already are left alone. Mirror pods are not touched.
+ *
+ * The account "default" of a namespace that was made a moment ago is on its way from its controller,
+ * so it is waited for, about as long as upstream does.
  */
 #include "base/rand.h"
 #include "controlplane/api/admission/admission.h"
 
+#include <poll.h>
+
+#define WAIT_STEPS 60
+#define WAIT_STEP_MS 20
 #define MOUNT_PATH "/var/run/secrets/kubernetes.io/serviceaccount"
 #define TOKEN_SECONDS 3607
 
@@ -49,6 +56,17 @@ static struct th_json *token_volume(const char *name)
         name, (int64_t)TOKEN_SECONDS, (int64_t)0644);
 }
 
+static struct th_obj *find_account(struct th_call *c, const char *name)
+{
+    th_autofree char *key = th_xasprintf("core/serviceaccounts/%s/%s", c->route.ns, name);
+    struct th_obj *o = th_store_get(c->api->store, key);
+    for (int i = 0; !o && th_streq(name, "default") && i < WAIT_STEPS; i++) {
+        (void)poll(NULL, 0, WAIT_STEP_MS);
+        o = th_store_get(c->api->store, key);
+    }
+    return o;
+}
+
 static int mutate(struct th_call *c, struct th_json *obj, const struct th_json *old,
                   struct th_err *err)
 {
@@ -67,8 +85,7 @@ static int mutate(struct th_call *c, struct th_json *obj, const struct th_json *
     } else {
         th_json_path_set_str(obj, "spec.serviceAccount", name);
     }
-    th_autofree char *key = th_xasprintf("core/serviceaccounts/%s/%s", c->route.ns, name);
-    TH_AUTO(th_obj) struct th_obj *o = th_store_get(c->api->store, key);
+    TH_AUTO(th_obj) struct th_obj *o = find_account(c, name);
     if (!o) {
         return th_fail_forbidden(err, c->res, pod,
                                  "error looking up service account %s/%s: serviceaccount \"%s\" not "
