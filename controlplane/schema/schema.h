@@ -132,6 +132,18 @@ int th_pb_decode(const void *p, size_t n, const struct th_kind *k, const struct 
 /* Encodes with the envelope. obj must have passed th_schema_decode. */
 int th_pb_encode(const struct th_kind *k, const struct th_json *obj, struct th_buf *b,
                  struct th_err *err) TH_MUST_USE;
+/* The same from JSON text as it is stored, without a tree. */
+int th_pb_encode_text(const struct th_kind *k, struct th_str json, struct th_buf *b,
+                      struct th_err *err) TH_MUST_USE;
+/* The pieces, for lists: an envelope is open between th_pb_envelope and th_pb_envelope_end, a
+ * nested message with a field number between th_pb_begin and th_pb_end (both take what the first
+ * returned); th_pb_message appends the members of one bare message. */
+size_t th_pb_envelope(struct th_buf *b, const char *api_version, const char *kind);
+int th_pb_envelope_end(struct th_buf *b, size_t at, struct th_err *err) TH_MUST_USE;
+size_t th_pb_begin(struct th_buf *b, uint32_t number);
+void th_pb_end(struct th_buf *b, size_t at);
+int th_pb_message(const struct th_type *t, struct th_str json, struct th_buf *b,
+                  struct th_err *err) TH_MUST_USE;
 
 /* Appends one frame of application/vnd.kubernetes.protobuf;stream=watch: 4 bytes of length, then a
  * bare WatchEvent around `obj`, which is what th_pb_encode made (envelope included). */
