@@ -37,6 +37,7 @@ struct th_err {
     char *msg;                       /* one line, no trailing newline or full stop */
     char *hint;                      /* next step for the user, or NULL */
     char *kind, *group, *name, *uid; /* metav1.StatusDetails, each may be NULL */
+    char *cont; /* metadata.continue of the Status, or NULL */
     struct th_cause *causes;
     size_t n_causes;
 };

@@ -13,6 +13,7 @@
 #include "controlplane/api/watch.h"
 
 #define MANAGER_MAX 128
+#define CONTINUE_EXPIRY_MS 300000
 
 /* ---- life of the API ---- */
 
@@ -21,6 +22,7 @@ int th_api_new(const struct th_api_opts *o, struct th_api **ret, struct th_err *
     struct th_api *a = TH_NEW(struct th_api);
     a->store = o->store;
     a->cluster = o->cluster;
+    a->continue_expiry_ms = o->continue_expiry_ms > 0 ? o->continue_expiry_ms : CONTINUE_EXPIRY_MS;
     a->node_socket = th_xstrdup(o->node_socket);
     a->server_address = th_xstrdup(o->server_address);
     for (const char *const *p = o->disable_admission; p && *p; p++) {
@@ -112,16 +114,27 @@ void th_aresp_done(struct th_aresp *r)
     th_strv_done(&r->headers);
     th_buf_done(&r->body);
     th_obj_unref(r->body_obj);
+    th_pieces_free(r->pieces);
     th_json_unref(r->tree);
     th_apiwatch_close(r->watch);
     th_stream_target_free(r->stream);
     *r = (struct th_aresp)TH_ARESP_INIT;
 }
 
-void th_api_fail(struct th_aresp *resp, const struct th_err *err)
+void th_api_fail(struct th_aresp *resp, const char *accept, const struct th_err *err)
 {
     TH_AUTO(th_json) struct th_json *s = th_status_json(err);
+    struct th_accept a = {.form = TH_FORM_OBJECT};
+    if (th_accept_parse(accept, false, false, true, &a, NULL) < 0) {
+        a.media = TH_MEDIA_JSON; /* nothing fits: then it is said in JSON that nothing does */
+    }
+    const struct th_kind *k = th_kind_find("", "v1", "Status");
     th_respond_json(resp, err->http_code ? err->http_code : th_reason_http(err->reason), s, false);
+    if (a.media == TH_MEDIA_PROTOBUF) {
+        th_buf_clear(&resp->body);
+        TH_ASSERT(th_pb_encode(k, s, &resp->body, NULL) >= 0);
+        resp->content_type = TH_TYPE_PROTOBUF;
+    }
     if (err->retry_after_s > 0) {
         th_strv_addf(&resp->headers, "Retry-After: %d", err->retry_after_s);
     }
@@ -335,7 +348,8 @@ static int serve_resource(struct th_call *c, struct th_err *err)
         return th_stream_route(c, err);
     }
     TH_TRY(parse_options(c, v->options, err));
-    TH_TRY(th_accept_parse(c->req->accept, true, v == &watch_verb, &c->accept, err));
+    TH_TRY(th_accept_parse(c->req->accept, true, v == &watch_verb, th_kind_has_protobuf(c->kind),
+                           &c->accept, err));
     const char *pretty = th_query_get(&c->query, "pretty");
     if (pretty && v != &watch_verb) {
         c->accept.pretty = th_query_bool(&c->query, "pretty");
@@ -435,7 +449,7 @@ void th_api_handle(struct th_api *api, const struct th_areq *req, struct th_ares
     TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
     if (th_api_call(api, req, resp, &err) < 0) {
         th_buf_clear(&resp->body);
-        th_api_fail(resp, &err);
+        th_api_fail(resp, req->accept, &err);
     }
 }
 

@@ -19,6 +19,7 @@ struct th_api_opts {
     const char *token_file;            /* static tokens: token,user,uid,"group1,group2"; or NULL */
     const char *server_address;        /* "127.0.0.1:6443", as /api answers; or NULL */
     const char *authorization_mode;    /* "Node,RBAC" when NULL */
+    int64_t continue_expiry_ms;        /* of tokens of paged lists; 0: 5 minutes */
 };
 int th_api_new(const struct th_api_opts *o, struct th_api **ret, struct th_err *err) TH_MUST_USE;
 /* All requests must have ended and all watches be closed. NULL-safe. */
@@ -39,6 +40,13 @@ struct th_areq {
 };
 
 struct th_apiwatch; /* watch.h */
+/* A long body that is put together while it is sent (pieces.c): the objects of a list between two
+ * texts. One thread at a time. */
+struct th_pieces;
+size_t th_pieces_total(const struct th_pieces *p);
+/* Copies the next bytes, at most max; 0 at the end. */
+size_t th_pieces_read(struct th_pieces *p, char *buf, size_t max);
+void th_pieces_free(struct th_pieces *p);
 struct th_stream_target;
 struct th_aresp {
     int status;
@@ -46,6 +54,7 @@ struct th_aresp {
     struct th_strv headers;        /* "Name: value" */
     struct th_buf body;
     struct th_obj *body_obj;       /* not NULL: these bytes are the body, in place of `body` */
+    struct th_pieces *pieces;      /* not NULL: they are the body */
     struct th_json *tree;          /* want_tree */
     struct th_apiwatch *watch;     /* not NULL: the body is this stream of events */
     struct th_stream_target *stream; /* not NULL: forward to the node agent (streams/) */
@@ -65,8 +74,9 @@ bool th_api_is_quick(const struct th_areq *req);
 /* True when the answer will be a stream to or from a node (exec, log, proxy, ...): it is asked before
  * the body is there, and its body is streamed. */
 bool th_api_is_stream(const struct th_areq *req);
-/* A Status body for a failure that happened outside the pipeline. */
-void th_api_fail(struct th_aresp *resp, const struct th_err *err);
+/* A Status body for a failure that happened outside the pipeline, in a form that accept (the
+ * header's value, or NULL) names. */
+void th_api_fail(struct th_aresp *resp, const char *accept, const struct th_err *err);
 
 /* ---- Authentication ---- */
 /* From a verified client certificate's subject. */

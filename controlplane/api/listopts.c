@@ -18,40 +18,25 @@ static int parse_rv(const char *text, int64_t *ret, struct th_err *err)
     errno = 0;
     unsigned long long v = strtoull(text, &end, 10);
     if (errno != 0 || *end != '\0' || *text < '0' || *text > '9' || v > INT64_MAX) {
-        return th_fail(err, TH_R_BAD_REQUEST, "Invalid value: \"%s\": strconv.ParseUint: parsing \"%s\": invalid syntax",
+        return th_fail(err, TH_R_BAD_REQUEST,
+                       "invalid resource version: resourceVersion: Invalid value: \"%s\": "
+                       "strconv.ParseUint: parsing \"%s\": invalid syntax",
                        text, text);
     }
     *ret = (int64_t)v;
     return 0;
 }
 
-static void check(const struct th_query *q, const struct th_listopts *o, struct th_err *err)
+#define WITH_CONTINUE "resourceVersionMatch is forbidden when continue is provided"
+
+static void check_match(const struct th_listopts *o, const char *match, struct th_err *err)
 {
-    const char *match = th_query_get(q, "resourceVersionMatch");
-    bool has = match && *match;
-    if (o->watch) {
-        if (has && !o->initial_events_set) {
-            forbid(err, "resourceVersionMatch",
-                   "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
-        }
-        if (o->initial_events_set && (!has || o->match != TH_RVM_NOT_OLDER)) {
-            forbid(err, has ? "resourceVersionMatch" : "sendInitialEvents",
-                   "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
-        }
-        return;
-    }
-    if (o->initial_events_set) {
-        forbid(err, "sendInitialEvents", "sendInitialEvents is forbidden for list");
-    }
-    if (!has) {
-        return;
-    }
     if (o->rv < 0) {
         forbid(err, "resourceVersionMatch",
                "resourceVersionMatch is forbidden unless resourceVersion is provided");
     }
     if (o->cont) {
-        forbid(err, "resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided");
+        forbid(err, "resourceVersionMatch", WITH_CONTINUE);
     }
     if (o->match == TH_RVM_NONE) {
         th_err_add_cause(err, "FieldValueNotSupported", "resourceVersionMatch",
@@ -62,6 +47,45 @@ static void check(const struct th_query *q, const struct th_listopts *o, struct 
     if (o->match == TH_RVM_EXACT && o->rv == 0) {
         forbid(err, "resourceVersionMatch",
                "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
+    }
+}
+
+static void check_watch(const struct th_listopts *o, const char *match, struct th_err *err)
+{
+    bool newer = o->match == TH_RVM_NOT_OLDER;
+    if (o->initial_events_set && !newer) {
+        forbid(err, "resourceVersionMatch",
+               "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+    }
+    if (!match) {
+        return;
+    }
+    if (!o->initial_events_set) {
+        forbid(err, "resourceVersionMatch",
+               "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+    }
+    if (!newer) {
+        th_err_add_cause(err, "FieldValueNotSupported", "resourceVersionMatch",
+                         "Unsupported value: \"%s\": supported values: \"NotOlderThan\"", match);
+    }
+    if (o->cont) {
+        forbid(err, "resourceVersionMatch", WITH_CONTINUE);
+    }
+}
+
+static void check(const struct th_query *q, const struct th_listopts *o, struct th_err *err)
+{
+    const char *match = th_query_get(q, "resourceVersionMatch");
+    bool has = match && *match;
+    if (o->watch) {
+        check_watch(o, has ? match : NULL, err);
+        return;
+    }
+    if (has) {
+        check_match(o, match, err);
+    }
+    if (o->initial_events_set) {
+        forbid(err, "sendInitialEvents", "sendInitialEvents is forbidden for list");
     }
 }
 

@@ -68,6 +68,12 @@ static int request(struct th_client *c, const struct th_client_req *req, int *re
         return th_fail(err, TH_R_UNSUPPORTED, "streams are not served to in-process clients");
     }
     *ret_status = resp.status;
+    if (resp.pieces) {
+        size_t n = th_pieces_total(resp.pieces);
+        th_buf_reserve(&resp.body, n + 1);
+        resp.body.n = th_pieces_read(resp.pieces, resp.body.p, n);
+        resp.body.p[resp.body.n] = '\0';
+    }
     struct th_str body = resp.body_obj ? (struct th_str){resp.body_obj->bytes, resp.body_obj->n}
                                        : th_buf_str(&resp.body);
     return deliver(req, body, ret_body);

@@ -1,19 +1,21 @@
 /* Accept: which of our forms the client wants.
  *
  * Clients send lists such as "application/json;as=Table;v=v1;g=meta.k8s.io,application/json" or
- * "application/vnd.kubernetes.protobuf,application/json". We go through the clauses in order and
- * take the first that we can produce: JSON always, YAML outside watches, and where the resource
- * has rows or metadata the transformations Table and PartialObjectMetadata[List]. Protobuf is never
- * produced: every client that asks for it also takes JSON. q= weights are ignored, as no client of
- * Kubernetes sends them in another order than its preference.
+ * "application/vnd.kubernetes.protobuf,application/json". We take the first clause that we can
+ * produce, those with a higher q= first: JSON always, YAML outside watches, protobuf where the kind
+ * has a protobuf form, and where the resource has rows or metadata the transformations Table (not in
+ * protobuf, which it has no form in) and PartialObjectMetadata[List].
  */
 #include "controlplane/api/priv.h"
 
 #include <strings.h>
 
+#define MAX_CLAUSES 32
+
 struct clause {
     struct th_str type;
     struct th_str as, g, v, stream, pretty;
+    int q; /* thousandths */
 };
 
 static struct th_str trim(struct th_str s)
@@ -39,6 +41,21 @@ static struct th_str cut(struct th_str *rest, char sep)
     return trim(part);
 }
 
+/* "0.8" is 800; what is no number counts as 1, as upstream's parser has it. */
+static int weight(struct th_str v)
+{
+    if (v.n == 0 || (v.p[0] != '0' && v.p[0] != '1')) {
+        return 1000;
+    }
+    int q = (v.p[0] - '0') * 1000;
+    int unit = 100;
+    for (size_t i = 2; i < v.n && v.p[1] == '.' && unit > 0 && v.p[i] >= '0' && v.p[i] <= '9'; i++) {
+        q += (v.p[i] - '0') * unit;
+        unit /= 10;
+    }
+    return q;
+}
+
 static bool next_clause(struct th_str *rest, struct clause *c)
 {
     while (rest->n > 0) {
@@ -46,10 +63,13 @@ static bool next_clause(struct th_str *rest, struct clause *c)
         if (text.n == 0) {
             continue;
         }
-        *c = (struct clause){.type = cut(&text, ';')};
+        *c = (struct clause){.type = cut(&text, ';'), .q = 1000};
         while (text.n > 0) {
             struct th_str value = cut(&text, ';');
             struct th_str key = cut(&value, '=');
+            if (th_str_eq(key, TH_STR("q"))) {
+                c->q = weight(value);
+            }
             struct th_str *slot = th_str_eq(key, TH_STR("as"))       ? &c->as
                                   : th_str_eq(key, TH_STR("g"))      ? &c->g
                                   : th_str_eq(key, TH_STR("v"))      ? &c->v
@@ -71,14 +91,27 @@ static bool is_json(struct th_str t)
            th_str_eq(t, TH_STR("application/*"));
 }
 
-static bool fits(const struct clause *c, bool transforms, bool watch, struct th_accept *ret)
+static bool media_of(const struct clause *c, bool watch, bool protobuf, enum th_media *ret)
+{
+    if (is_json(c->type)) {
+        *ret = TH_MEDIA_JSON;
+        return true;
+    }
+    if (th_str_eq(c->type, TH_STR("application/yaml"))) {
+        *ret = TH_MEDIA_YAML;
+        return !watch;
+    }
+    *ret = TH_MEDIA_PROTOBUF;
+    return protobuf && th_str_eq(c->type, TH_STR("application/vnd.kubernetes.protobuf"));
+}
+
+static bool fits(const struct clause *c, bool transforms, bool watch, bool protobuf,
+                 struct th_accept *ret)
 {
     struct th_accept a = {.form = TH_FORM_OBJECT};
-    bool yaml = th_str_eq(c->type, TH_STR("application/yaml"));
-    if (!is_json(c->type) && !(yaml && !watch)) {
+    if (!media_of(c, watch, protobuf, &a.media)) {
         return false;
     }
-    a.yaml = yaml;
     a.pretty = th_str_eq(c->pretty, TH_STR("1"));
     if (c->as.n > 0) {
         bool v1 = th_str_eq(c->v, TH_STR("v1"));
@@ -86,7 +119,7 @@ static bool fits(const struct clause *c, bool transforms, bool watch, struct th_
         if (!transforms || !(v1 || beta) || !th_str_eq(c->g, TH_STR("meta.k8s.io"))) {
             return false;
         }
-        if (th_str_eq(c->as, TH_STR("Table"))) {
+        if (th_str_eq(c->as, TH_STR("Table")) && a.media != TH_MEDIA_PROTOBUF) {
             a.form = TH_FORM_TABLE;
         } else if (th_str_eq(c->as, TH_STR("PartialObjectMetadata")) ||
                    th_str_eq(c->as, TH_STR("PartialObjectMetadataList"))) {
@@ -100,8 +133,8 @@ static bool fits(const struct clause *c, bool transforms, bool watch, struct th_
     return true;
 }
 
-int th_accept_parse(const char *header, bool transforms, bool watch, struct th_accept *ret,
-                    struct th_err *err)
+int th_accept_parse(const char *header, bool transforms, bool watch, bool protobuf,
+                    struct th_accept *ret, struct th_err *err)
 {
     if (!header || !*header) {
         *ret = (struct th_accept){.form = TH_FORM_OBJECT};
@@ -109,14 +142,22 @@ int th_accept_parse(const char *header, bool transforms, bool watch, struct th_a
     }
     struct th_str rest = th_str_of(header);
     struct clause c;
-    while (next_clause(&rest, &c)) {
-        if (fits(&c, transforms, watch, ret)) {
-            return 0;
+    int best = 0;
+    for (size_t i = 0; i < MAX_CLAUSES && next_clause(&rest, &c); i++) {
+        struct th_accept a;
+        if (c.q > best && fits(&c, transforms, watch, protobuf, &a)) {
+            *ret = a;
+            best = c.q;
         }
     }
-    return th_fail(err, TH_R_NOT_ACCEPTABLE, "only the following media types are accepted: %s",
-                   watch ? "application/json;stream=watch"
-                         : "application/json, application/yaml");
+    if (best > 0) {
+        return 0;
+    }
+    return th_fail(err, TH_R_NOT_ACCEPTABLE, "only the following media types are accepted: %s%s",
+                   watch ? "application/json;stream=watch" : "application/json, application/yaml",
+                   !protobuf ? ""
+                   : watch   ? ", application/vnd.kubernetes.protobuf;stream=watch"
+                             : ", application/vnd.kubernetes.protobuf");
 }
 
 bool th_accept_wants(const char *header, const char *as, const char *g, const char *v)

@@ -1,4 +1,4 @@
-/* /openapi/v2 and /openapi/v3, made from the rows once and kept.
+/* /openapi/v2 (JSON and protobuf) and /openapi/v3, made from the rows once and kept.
  *
  * The v3 index names each document with a hash of its bytes; a request that carries the right hash
  * may be cached for ever, as upstream says.
@@ -108,34 +108,62 @@ static void build_v2(struct th_api *api)
     (void)keep(api, "/openapi/v2", &b);
 }
 
-/* The protobuf form of v2 is asked for by old clients only, which then read v3. */
-static bool wants_only_proto(const char *accept)
+#define V2_PROTOBUF_TYPE "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+
+/* Under api->lock. */
+static const struct th_doc *v2(struct th_api *api, bool protobuf, struct th_err *err)
 {
-    return accept && strstr(accept, "proto") && !strstr(accept, "json") && !strstr(accept, "*/*");
+    const struct th_doc *json = th_hmap_get(&api->cache, "/openapi/v2");
+    if (!json) {
+        build_v2(api);
+        json = th_hmap_get(&api->cache, "/openapi/v2");
+    }
+    const struct th_doc *d = protobuf ? th_hmap_get(&api->cache, "/openapi/v2 protobuf") : json;
+    if (!d) {
+        th_autobuf struct th_buf b = TH_BUF_INIT;
+        if (th_openapi_v2_protobuf((struct th_str){json->text, json->n}, &b, err) < 0) {
+            return NULL;
+        }
+        d = keep(api, "/openapi/v2 protobuf", &b);
+    }
+    return d;
+}
+
+static const struct th_doc *v3(struct th_api *api, const char *path)
+{
+    if (!th_hmap_has(&api->cache, "/openapi/v3")) {
+        build_v3(api);
+    }
+    return th_hmap_get(&api->cache, path);
+}
+
+/* v2 has a protobuf form, which old clients name in the first of two spellings. */
+static int choose(const char *accept, bool has_protobuf, bool *ret_protobuf, struct th_err *err)
+{
+    struct th_accept a;
+    *ret_protobuf = has_protobuf && accept &&
+                    (strstr(accept, "com.github.proto-openapi.spec.v2@v1.0+protobuf") ||
+                     strstr(accept, "com.github.proto-openapi.spec.v2.v1.0+protobuf"));
+    return *ret_protobuf ? 0 : th_accept_parse(accept, false, true, false, &a, err);
 }
 
 int th_openapi_serve(struct th_call *c, struct th_err *err)
 {
     const char *path = c->route.path;
+    bool is_v2 = th_streq(path, "/openapi/v2");
+    bool protobuf = false;
     if (!th_startswith(path, "/openapi/v")) {
         return 0;
     }
-    if (wants_only_proto(c->req->accept)) {
+    if (choose(c->req->accept, is_v2, &protobuf, err) < 0) {
         return th_fail(err, TH_R_NOT_ACCEPTABLE,
-                       "only the following media types are accepted: application/json");
+                       "only the following media types are accepted: application/json%s",
+                       is_v2 ? ", " V2_PROTOBUF_TYPE : "");
     }
     (void)pthread_mutex_lock(&c->api->lock);
-    const struct th_doc *d = th_hmap_get(&c->api->cache, path);
-    if (!d && th_startswith(path, "/openapi/v3") &&
-        !th_hmap_has(&c->api->cache, "/openapi/v3")) {
-        build_v3(c->api);
-        d = th_hmap_get(&c->api->cache, path);
-    } else if (!d && th_streq(path, "/openapi/v2")) {
-        build_v2(c->api);
-        d = th_hmap_get(&c->api->cache, path);
-    }
+    const struct th_doc *d = is_v2 ? v2(c->api, protobuf, err) : v3(c->api, path);
     if (d) {
-        th_doc_respond(c, d, "application/json");
+        th_doc_respond(c, d, protobuf ? V2_PROTOBUF_TYPE : "application/json");
     }
     (void)pthread_mutex_unlock(&c->api->lock);
     return d ? 1 : th_fail(err, TH_R_NOT_FOUND, "the server could not find the requested resource");

@@ -120,18 +120,34 @@ static int fail_patch(struct th_call *c, const struct patch *p, struct th_err *w
     return r;
 }
 
-static int apply(struct th_call *c, const struct patch *p, const struct th_json *live,
-                 struct th_json **ret, struct th_err *err)
+/* The configuration of an applied Scale, said of the object itself: whoever applies a Scale owns the
+ * object's replicas, under the subresource's name. Upstream maps the managers there and back. */
+static struct th_json *scale_as_object(const struct th_call *c, const char *gv,
+                                       const struct th_json *scale)
 {
-    th_autofree char *gv = *c->res->group ? th_xasprintf("%s/%s", c->res->group, c->res->version)
-                                          : th_xstrdup(c->res->version);
+    struct th_json *o = th_json_build("{'apiVersion':%s,'kind':%s}", gv, c->res->kind);
+    struct th_json *replicas = th_json_path(scale, "spec.replicas");
+    struct th_json *rv = th_json_path(scale, "metadata.resourceVersion");
+    th_json_set(o, "metadata", th_json_object());
+    if (rv) {
+        th_json_path_set(o, "metadata.resourceVersion", th_json_ref(rv));
+    }
+    if (replicas) {
+        th_json_path_set(o, "spec.replicas", th_json_ref(replicas));
+    }
+    return o;
+}
+
+static int check_applied(struct th_call *c, const struct patch *p, const char *gv, const char *kind,
+                         struct th_err *err)
+{
     const char *have_gv = th_json_path_str(p->doc, "apiVersion");
     const char *have_kind = th_json_path_str(p->doc, "kind");
     if (!th_streq(have_gv, gv) || !have_kind) {
         return th_fail(err, TH_R_BAD_REQUEST,
                        "invalid object type: the applied configuration must have apiVersion %s and "
                        "kind %s",
-                       gv, c->res->kind);
+                       gv, kind);
     }
     const char *name = th_json_path_str(p->doc, "metadata.name");
     if (name && *name && !th_streq(name, c->route.name)) {
@@ -139,9 +155,20 @@ static int apply(struct th_call *c, const struct patch *p, const struct th_json 
                        "the name of the object (%s) does not match the name on the URL (%s)", name,
                        c->route.name);
     }
-    if (!c->kind) {
-        return th_fail(err, TH_R_UNSUPPORTED, "apply is not supported for %s", c->res->plural);
+    return 0;
+}
+
+static int apply(struct th_call *c, const struct patch *p, const struct th_json *live,
+                 struct th_json **ret, struct th_err *err)
+{
+    bool scale = c->sub && th_streq(c->sub->kind, "Scale");
+    if (!c->kind || (c->sub && !scale && !th_streq(c->sub->kind, c->res->kind))) {
+        return th_fail(err, TH_R_UNSUPPORTED, "apply is not supported for %s%s%s", c->res->plural,
+                       c->sub ? "/" : "", c->sub ? c->sub->name : "");
     }
+    th_autofree char *gv = *c->res->group ? th_xasprintf("%s/%s", c->res->group, c->res->version)
+                                          : th_xstrdup(c->res->version);
+    TH_TRY(check_applied(c, p, scale ? "autoscaling/v1" : gv, scale ? "Scale" : c->res->kind, err));
     struct th_apply_opts o = {
         .type = c->kind->type,
         .api_version = gv,
@@ -154,9 +181,11 @@ static int apply(struct th_call *c, const struct patch *p, const struct th_json 
     /* Field validation looks at a copy: decoding adds Go's zero members, which the manager never
      * named and must not come to own. */
     TH_AUTO(th_json) struct th_json *checked = th_json_dup(p->doc);
-    TH_AUTO(th_json) struct th_json *doc = th_json_dup(p->doc);
+    TH_AUTO(th_json) struct th_json *doc =
+        scale ? scale_as_object(c, gv, p->doc) : th_json_dup(p->doc);
     TH_AUTO_ERR struct th_err local = TH_ERR_INIT;
-    if (th_decode_tree(c, c->kind, checked, &p->dups, &local) < 0) {
+    const struct th_kind *said = scale ? th_kind_find("autoscaling", "v1", "Scale") : c->kind;
+    if (th_decode_tree(c, said, checked, &p->dups, &local) < 0) {
         return th_fail(err, TH_R_BAD_REQUEST, "%s", local.msg);
     }
     struct th_json *meta = th_json_path_object(doc, "metadata");
@@ -262,6 +291,11 @@ static int patch_once(struct th_call *c, const struct patch *p, struct th_obj *o
 {
     TH_AUTO(th_json) struct th_json *old = NULL;
     TH_TRY(th_object_load(c->res, old_obj, &old, err));
+    if (c->sub && p->kind == TH_PATCH_APPLY && !th_streq(c->sub->name, "status")) {
+        struct th_json *o = NULL;
+        TH_TRY(apply(c, p, old, &o, err));
+        return th_sub_commit(c, old_obj, old, o, true, ret_retry, err);
+    }
     if (c->sub) {
         TH_AUTO(th_json) struct th_json *shown = NULL;
         const struct th_json *live = old;
@@ -272,10 +306,7 @@ static int patch_once(struct th_call *c, const struct patch *p, struct th_obj *o
         TH_AUTO(th_json) struct th_json *body = NULL;
         const struct th_kind *whole = c->kind;
         c->kind = th_kind_find(c->sub->group, c->sub->version, c->sub->kind);
-        int r = p->kind == TH_PATCH_APPLY && c->kind != whole
-                    ? th_fail(err, TH_R_UNSUPPORTED, "apply is not supported for %s/%s",
-                              c->res->plural, c->sub->name)
-                    : compute(c, p, live, &body, err);
+        int r = compute(c, p, live, &body, err);
         c->kind = whole;
         TH_TRY(r);
         return th_sub_write(c, old_obj, old, body, p->kind == TH_PATCH_APPLY, ret_retry, err);

@@ -41,15 +41,16 @@ void th_route_done(struct th_route *r);
 
 /* ---- negotiate.c ---- */
 enum th_form { TH_FORM_OBJECT, TH_FORM_TABLE, TH_FORM_PARTIAL };
+enum th_media { TH_MEDIA_JSON, TH_MEDIA_YAML, TH_MEDIA_PROTOBUF };
 struct th_accept {
     enum th_form form;
-    bool yaml;
+    enum th_media media;
     bool pretty;
     const char *gv; /* of Table or PartialObjectMetadata: "meta.k8s.io/v1" or v1beta1 */
 };
-/* TH_R_NOT_ACCEPTABLE when nothing fits. `table` says whether transformations are possible. */
-int th_accept_parse(const char *header, bool transforms, bool watch, struct th_accept *ret,
-                    struct th_err *err) TH_MUST_USE;
+/* TH_R_NOT_ACCEPTABLE when nothing fits. transforms and protobuf say what is possible. */
+int th_accept_parse(const char *header, bool transforms, bool watch, bool protobuf,
+                    struct th_accept *ret, struct th_err *err) TH_MUST_USE;
 /* Finds whether a media type with these parameters ("as=X;g=Y;v=Z" order-free) comes before plain
  * JSON in Accept; for discovery. */
 bool th_accept_wants(const char *header, const char *as, const char *g, const char *v);
@@ -72,6 +73,7 @@ struct th_api {
     struct th_ticker *ticker;
     struct th_strv disabled_admission;
     char *node_socket, *server_address;
+    int64_t continue_expiry_ms;
     bool ready;             /* atomic */
     pthread_mutex_t lock;   /* guards the caches below */
     struct th_hmap cache;   /* discovery and OpenAPI documents: name -> struct th_doc */
@@ -182,7 +184,18 @@ int th_respond_obj(struct th_call *c, int status, struct th_obj *o, struct th_er
 /* Takes obj. */
 int th_respond_tree(struct th_call *c, int status, struct th_json *obj, struct th_err *err) TH_MUST_USE;
 void th_respond_json(struct th_aresp *r, int status, const struct th_json *o, bool pretty);
+#define TH_TYPE_PROTOBUF "application/vnd.kubernetes.protobuf"
+/* k has a form in protobuf; NULL has none. */
+bool th_kind_has_protobuf(const struct th_kind *k);
+/* Stored bytes in the form that c->accept says, in protobuf with its envelope, to b. */
+int th_protobuf_of(const struct th_call *c, struct th_str json, struct th_buf *b,
+                   struct th_err *err) TH_MUST_USE;
 void th_respond_text(struct th_aresp *r, int status, const char *content_type, const char *text);
+
+/* ---- pieces.c ---- */
+/* Takes what head, tail and l hold. Each object loses its first `skip` bytes for one "{". */
+struct th_pieces *th_pieces_new(struct th_buf *head, struct th_buf *tail, struct th_store_list *l,
+                                size_t skip);
 
 /* ---- table.c ---- */
 /* Column definitions of the row as JSON text. */
@@ -226,6 +239,11 @@ int th_verb_sub_create(struct th_call *c, struct th_err *err);
 int th_sub_write(struct th_call *c, struct th_obj *old_obj, const struct th_json *old,
                  const struct th_json *body, bool applied, bool *ret_retry,
                  struct th_err *err) TH_MUST_USE;
+
+/* Commits obj (taken) in place of old and answers as the subresource shows it. */
+int th_sub_commit(struct th_call *c, struct th_obj *old_obj, const struct th_json *old,
+                  struct th_json *obj, bool applied, bool *ret_retry,
+                  struct th_err *err) TH_MUST_USE;
 
 /* ---- list options (listopts.c) ---- */
 struct th_listopts {

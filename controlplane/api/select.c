@@ -1,9 +1,11 @@
 /* Label and field selectors of lists and watches.
  *
  * Labels are matched on the head of the stored bytes, metadata.name and metadata.namespace on the
- * key; only the fields that a resource's row declares selectable make us parse an object.
+ * key, other fields in the text; only values that a resource's row computes make us parse an object.
  */
 #include "controlplane/api/priv.h"
+
+#include "base/json/slice.h"
 
 static int check_field(const struct th_resource *r, const char *field, bool *ret_parse,
                        struct th_err *err)
@@ -14,7 +16,7 @@ static int check_field(const struct th_resource *r, const char *field, bool *ret
     }
     for (size_t i = 0; r->selectable && r->selectable[i]; i++) {
         if (th_streq(r->selectable[i], field)) {
-            *ret_parse = true;
+            *ret_parse = *ret_parse || r->selectable_value || r->storage_gv_plural;
             return 0;
         }
     }
@@ -111,6 +113,12 @@ static struct th_str key_part(const char *key, int i)
     return (struct th_str){key, strcspn(key, "/")};
 }
 
+static bool escaped_is(struct th_str quoted, const char *value)
+{
+    TH_AUTO(th_json) struct th_json *v = NULL;
+    return th_json_parse(quoted.p, quoted.n, NULL, &v, NULL) >= 0 && th_streq(th_json_str(v), value);
+}
+
 static bool field_is(const struct th_select *s, const struct th_obj *o, const struct th_json *tree,
                      const struct th_fieldsel_term *t)
 {
@@ -124,6 +132,14 @@ static bool field_is(const struct th_select *s, const struct th_obj *o, const st
     if (s->res->selectable_value) {
         const char *v = s->res->selectable_value(tree, t->field, buf);
         return th_streq(v ? v : "", t->value);
+    }
+    if (!tree) {
+        struct th_str v = th_json_slice_path((struct th_str){o->bytes, o->n}, t->field);
+        bool quoted = v.n >= 2 && v.p[0] == '"';
+        struct th_str inside = quoted ? (struct th_str){v.p + 1, v.n - 2} : v;
+        return !quoted || !memchr(inside.p, '\\', inside.n)
+                   ? th_str_eq(inside, th_str_of(t->value))
+                   : escaped_is(v, t->value);
     }
     const struct th_json *v = th_json_path(tree, t->field);
     if (!v) {

@@ -45,6 +45,7 @@
 #define WORKERS 16
 #define IDLE_TIMEOUT_S 300
 #define GZIP_MIN_B (128u << 10)
+#define PIECES_BLOCK_B (64u << 10)
 #define DRAIN_B (64u << 20) /* a body up to this is read to its end before it is refused */
 
 struct hreq;
@@ -430,9 +431,74 @@ static bool compress_body(const char *p, size_t n, struct th_buf *out)
     return ok;
 }
 
+/* A long list on its way, compressed or not. */
+struct pieces_body {
+    struct th_pieces *p;
+    bool gzip, drained, ended;
+    z_stream z;
+    char in[16 << 10];
+};
+
+static ssize_t pieces_read(void *cls, uint64_t pos, char *buf, size_t max)
+{
+    (void)pos;
+    struct pieces_body *b = cls;
+    size_t n = th_pieces_read(b->p, buf, max);
+    return n > 0 ? (ssize_t)n : MHD_CONTENT_READER_END_OF_STREAM;
+}
+
+static ssize_t pieces_read_gzip(void *cls, uint64_t pos, char *buf, size_t max)
+{
+    (void)pos;
+    struct pieces_body *b = cls;
+    b->z.next_out = (unsigned char *)buf;
+    b->z.avail_out = max > UINT32_MAX ? UINT32_MAX : (unsigned)max;
+    size_t room = b->z.avail_out;
+    while (b->z.avail_out == room && !b->ended) {
+        if (b->z.avail_in == 0 && !b->drained) {
+            b->z.next_in = (unsigned char *)b->in;
+            b->z.avail_in = (unsigned)th_pieces_read(b->p, b->in, sizeof(b->in));
+            b->drained = b->z.avail_in == 0;
+        }
+        b->ended = deflate(&b->z, b->drained ? Z_FINISH : Z_NO_FLUSH) == Z_STREAM_END;
+    }
+    size_t n = room - b->z.avail_out;
+    return n > 0 ? (ssize_t)n : MHD_CONTENT_READER_END_OF_STREAM;
+}
+
+static void pieces_done(void *cls)
+{
+    struct pieces_body *b = cls;
+    if (b->gzip) {
+        (void)deflateEnd(&b->z);
+    }
+    th_pieces_free(b->p);
+    free(b);
+}
+
+static struct MHD_Response *pieces_response(struct hreq *h)
+{
+    struct pieces_body *b = TH_NEW(struct pieces_body);
+    size_t n = th_pieces_total(h->resp.pieces);
+    b->p = th_steal(&h->resp.pieces);
+    b->gzip = h->gzip && n > GZIP_MIN_B &&
+              deflateInit2(&b->z, 1, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) == Z_OK;
+    if (!b->gzip) {
+        return MHD_create_response_from_callback(n, PIECES_BLOCK_B, pieces_read, b, pieces_done);
+    }
+    struct MHD_Response *r = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, PIECES_BLOCK_B,
+                                                               pieces_read_gzip, b, pieces_done);
+    (void)MHD_add_response_header(r, "Content-Encoding", "gzip");
+    (void)MHD_add_response_header(r, "Vary", "Accept-Encoding");
+    return r;
+}
+
 static struct MHD_Response *body_response(struct hreq *h)
 {
     struct th_aresp *a = &h->resp;
+    if (a->pieces) {
+        return pieces_response(h);
+    }
     const char *p = a->body_obj ? a->body_obj->bytes : a->body.p;
     size_t n = a->body_obj ? a->body_obj->n : a->body.n;
     th_autobuf struct th_buf packed = TH_BUF_INIT;
@@ -478,7 +544,7 @@ static enum MHD_Result send_answer(struct hreq *h)
         th_aresp_done(&h->resp);
         TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
         (void)th_fail(&err, TH_R_UNAVAILABLE, "the server is shutting down");
-        th_api_fail(&h->resp, &err);
+        th_api_fail(&h->resp, header(h, "Accept"), &err);
     }
     if (h->resp.watch) {
         r = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 1024, watch_read, h, NULL);
@@ -494,7 +560,7 @@ static enum MHD_Result send_answer(struct hreq *h)
 static enum MHD_Result send_error(struct hreq *h, const struct th_err *err)
 {
     th_aresp_done(&h->resp);
-    th_api_fail(&h->resp, err);
+    th_api_fail(&h->resp, header(h, "Accept"), err);
     if (err->reason == TH_R_UNAUTHORIZED) {
         th_strv_add(&h->resp.headers, "WWW-Authenticate: Bearer");
     }

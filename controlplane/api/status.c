@@ -12,6 +12,9 @@ struct th_json *th_status_json(const struct th_err *err)
     struct th_json *s = th_json_build("{'kind':'Status','apiVersion':'v1','metadata':{},"
                                       "'status':'Failure','message':%s}",
                                       err->msg ? err->msg : th_reason_code(err->reason));
+    if (err->cont) {
+        th_json_path_set_str(s, "metadata.continue", err->cont);
+    }
     const char *reason = th_reason_status(err->reason);
     if (*reason) {
         th_json_set_str(s, "reason", reason);

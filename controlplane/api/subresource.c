@@ -48,9 +48,15 @@ int th_sub_write(struct th_call *c, struct th_obj *old_obj, const struct th_json
         return th_fail(err, TH_R_UNSUPPORTED, "%s/%s cannot be written yet", c->res->plural,
                        c->sub->name);
     }
+    return th_sub_commit(c, old_obj, old, n, applied, ret_retry, err);
+}
+
+int th_sub_commit(struct th_call *c, struct th_obj *old_obj, const struct th_json *old,
+                  struct th_json *obj, bool applied, bool *ret_retry, struct th_err *err)
+{
     struct th_update u = {.old_obj = old_obj, .old = old, .applied = applied};
     struct th_json *made = NULL;
-    TH_TRY(th_object_update(c, &u, n, &made, ret_retry, err));
+    TH_TRY(th_object_update(c, &u, obj, &made, ret_retry, err));
     if (!c->sub->get) {
         return th_respond_tree(c, 200, made, err);
     }

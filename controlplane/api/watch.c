@@ -117,29 +117,55 @@ static void put_rv(struct th_apiwatch *w, const char *rv)
     }
 }
 
-/* {"type":...,"object":...} of a parsed object in the form of this watch. */
-static bool frame_tree(struct th_apiwatch *w, enum th_event_type type, const struct th_json *o)
+/* One frame around an object's text, in the encoding of this watch. k is the object's kind; without
+ * one (or a protobuf form) there is JSON only. */
+static bool put_frame(struct th_apiwatch *w, const char *type, struct th_str object,
+                      const struct th_kind *k)
 {
     struct th_buf *b = &w->scratch;
     th_buf_clear(b);
-    w->call.ctx.now_ms = th_now_ms(); /* ages of Table rows */
-    th_buf_printf(b, "{\"type\":\"%s\",\"object\":", type_name(type));
-    const char *rv = th_json_path_str(o, "metadata.resourceVersion");
-    if (w->call.accept.form == TH_FORM_TABLE) {
-        th_table_head(&w->call, rv, NULL, 0, !w->columns_sent, b);
-        if (th_table_row(&w->call, o, w->include, b, NULL) < 0) {
+    if (w->call.accept.media == TH_MEDIA_PROTOBUF) {
+        th_autobuf struct th_buf made = TH_BUF_INIT;
+        if (!k || th_pb_encode_text(k, object, &made, NULL) < 0) {
             return false;
         }
-        th_buf_puts(b, "]}");
+        th_pb_watch_frame(type, th_buf_str(&made), b);
+        return true;
+    }
+    th_buf_printf(b, "{\"type\":\"%s\",\"object\":", type);
+    th_buf_addstr(b, object);
+    th_buf_puts(b, "}\n");
+    return true;
+}
+
+static const struct th_kind *partial_kind(const struct th_apiwatch *w)
+{
+    const char *version = strchr(w->call.accept.gv, '/') + 1;
+    return th_kind_find("meta.k8s.io", version, "PartialObjectMetadata");
+}
+
+/* A parsed object in the form of this watch. */
+static bool frame_tree(struct th_apiwatch *w, enum th_event_type type, const struct th_json *o)
+{
+    th_autobuf struct th_buf b = TH_BUF_INIT;
+    const struct th_kind *k = w->call.kind;
+    w->call.ctx.now_ms = th_now_ms(); /* ages of Table rows */
+    const char *rv = th_json_path_str(o, "metadata.resourceVersion");
+    if (w->call.accept.form == TH_FORM_TABLE) {
+        th_table_head(&w->call, rv, NULL, 0, !w->columns_sent, &b);
+        if (th_table_row(&w->call, o, w->include, &b, NULL) < 0) {
+            return false;
+        }
+        th_buf_puts(&b, "]}");
         w->columns_sent = true;
     } else if (w->call.accept.form == TH_FORM_PARTIAL) {
-        th_partial_meta(o, w->call.accept.gv, b);
+        th_partial_meta(o, w->call.accept.gv, &b);
+        k = partial_kind(w);
     } else {
-        th_json_dump(o, b);
+        th_json_dump(o, &b);
     }
-    th_buf_puts(b, "}\n");
     put_rv(w, rv);
-    return true;
+    return put_frame(w, type_name(type), th_buf_str(&b), k);
 }
 
 static bool plain(const struct th_apiwatch *w)
@@ -150,11 +176,7 @@ static bool plain(const struct th_apiwatch *w)
 static bool frame_obj(struct th_apiwatch *w, enum th_event_type type, const struct th_obj *o)
 {
     if (plain(w)) {
-        th_buf_clear(&w->scratch);
-        th_buf_printf(&w->scratch, "{\"type\":\"%s\",\"object\":", type_name(type));
-        th_buf_add(&w->scratch, o->bytes, o->n);
-        th_buf_puts(&w->scratch, "}\n");
-        return true;
+        return put_frame(w, type_name(type), (struct th_str){o->bytes, o->n}, w->call.kind);
     }
     TH_AUTO(th_json) struct th_json *tree = NULL;
     return th_object_load(w->call.res, o, &tree, NULL) >= 0 && frame_tree(w, type, tree);
@@ -169,6 +191,14 @@ static bool frame_gone(struct th_apiwatch *w, const struct th_obj *prev, int64_t
     }
     th_json_path_set(tree, "metadata.resourceVersion", th_json_stringf("%lld", (long long)rv));
     return frame_tree(w, TH_EV_DELETED, tree);
+}
+
+static int encode_event(void *arg, const char *type, struct th_str object, struct th_buf *b)
+{
+    th_autobuf struct th_buf made = TH_BUF_INIT;
+    TH_TRY(th_pb_encode_text(arg, object, &made, NULL));
+    th_pb_watch_frame(type, th_buf_str(&made), b);
+    return 0;
 }
 
 /* Takes e. True when a frame was made. */
@@ -189,9 +219,11 @@ static bool frame_event(struct th_apiwatch *w, struct th_event *e, struct th_str
     if (is) {
         w->sent_rv = e->rv;
         if (plain(w)) {
-            *ret = th_event_frame(e, as);
+            *ret = w->call.accept.media == TH_MEDIA_PROTOBUF
+                       ? th_event_encoded(e, as, encode_event, (void *)(uintptr_t)w->call.kind)
+                       : th_event_frame(e, as);
             w->cur = e; /* the frame lives as long as the event */
-            return true;
+            return ret->p != NULL;
         }
         made = frame_obj(w, as, e->obj);
     } else if (was) {
@@ -213,28 +245,28 @@ static void frame_bookmark(struct th_apiwatch *w, int64_t rv, bool initial_end)
     }
     th_autofree char *gv = *r->group ? th_xasprintf("%s/%s", r->group, r->version)
                                      : th_xstrdup(r->version);
-    struct th_buf *b = &w->scratch;
-    th_buf_clear(b);
-    th_buf_puts(b, "{\"type\":\"BOOKMARK\",\"object\":");
+    th_autobuf struct th_buf b = TH_BUF_INIT;
+    const struct th_kind *k = w->call.kind;
     if (w->call.accept.form == TH_FORM_TABLE) {
         /* A Table without rows would lose the annotation: one row carries the metadata. */
         char text[24];
         (void)snprintf(text, sizeof(text), "%lld", (long long)rv);
-        th_table_head(&w->call, text, NULL, 0, !w->columns_sent, b);
+        th_table_head(&w->call, text, NULL, 0, !w->columns_sent, &b);
         w->columns_sent = true;
-        th_buf_puts(b, "{\"cells\":[],\"object\":{\"kind\":\"PartialObjectMetadata\","
-                       "\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":");
-        th_json_dump(meta, b);
-        th_buf_puts(b, "}}]}");
+        th_buf_puts(&b, "{\"cells\":[],\"object\":{\"kind\":\"PartialObjectMetadata\","
+                        "\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":");
+        th_json_dump(meta, &b);
+        th_buf_puts(&b, "}}]}");
     } else {
         bool partial = w->call.accept.form == TH_FORM_PARTIAL;
         TH_AUTO(th_json) struct th_json *o = th_json_build(
             "{'kind':%s,'apiVersion':%s}", partial ? "PartialObjectMetadata" : r->kind,
             partial ? w->call.accept.gv : gv);
         th_json_set(o, "metadata", th_json_ref(meta));
-        th_json_dump(o, b);
+        th_json_dump(o, &b);
+        k = partial ? partial_kind(w) : k;
     }
-    th_buf_puts(b, "}\n");
+    (void)put_frame(w, "BOOKMARK", th_buf_str(&b), k);
     w->sent_rv = rv;
 }
 
@@ -346,10 +378,9 @@ static int take_snapshot(struct th_call *c, struct th_apiwatch *w, const char *p
 static void frame_error(struct th_apiwatch *w, const struct th_err *e)
 {
     TH_AUTO(th_json) struct th_json *status = th_status_json(e);
-    th_buf_clear(&w->scratch);
-    th_buf_puts(&w->scratch, "{\"type\":\"ERROR\",\"object\":");
-    th_json_dump(status, &w->scratch);
-    th_buf_puts(&w->scratch, "}\n");
+    th_autobuf struct th_buf b = TH_BUF_INIT;
+    th_json_dump(status, &b);
+    (void)put_frame(w, "ERROR", th_buf_str(&b), th_kind_find("", "v1", "Status"));
 }
 
 static int open_at(struct th_call *c, struct th_apiwatch *w, const struct th_listopts *o,
@@ -368,7 +399,7 @@ static int open_at(struct th_call *c, struct th_apiwatch *w, const struct th_lis
         TH_TRY(th_listopts_check_rv(c, o->rv, err));
         TH_TRY(take_snapshot(c, w, prefix, err));
         from = w->mark_rv;
-        w->mark = o->initial_events && o->bookmarks;
+        w->mark = o->bookmarks; /* legacy requests are watch lists too, upstream's defaults say */
     } else if (o->initial_events_set && o->rv <= 0) {
         from = th_store_rv(c->api->store);
     }
@@ -427,7 +458,8 @@ int th_verb_watch(struct th_call *c, struct th_err *err)
         return r;
     }
     c->resp->status = 200;
-    c->resp->content_type = "application/json";
+    c->resp->content_type = c->accept.media == TH_MEDIA_PROTOBUF ? TH_TYPE_PROTOBUF ";stream=watch"
+                                                                 : "application/json";
     c->resp->watch = w;
     return 0;
 }

@@ -368,6 +368,25 @@ int th_client_list_pages(struct th_client *c, struct th_gvr r, const char *ns,
     return rc < 0 ? rc : 0;
 }
 
+/* Items of a list do not say what they are; the list does. */
+static void name_items(struct th_json *page)
+{
+    const char *kind = th_json_path_str(page, "kind");
+    const char *version = th_json_path_str(page, "apiVersion");
+    size_t n = kind ? strlen(kind) : 0;
+    if (!version || n <= 4 || strcmp(kind + n - 4, "List") != 0) {
+        return;
+    }
+    struct th_json *items = th_json_get(page, "items");
+    for (size_t i = 0; i < th_json_len(items); i++) {
+        struct th_json *o = th_json_at(items, i);
+        if (th_json_is(o, TH_JSON_OBJECT) && !th_json_has(o, "kind")) {
+            th_json_set(o, "kind", th_json_stringf("%.*s", (int)n - 4, kind));
+            th_json_set_str(o, "apiVersion", version);
+        }
+    }
+}
+
 static int gather_page(void *arg, struct th_str text, bool restart, struct th_err *err)
 {
     struct th_json **list = arg;
@@ -376,6 +395,7 @@ static int gather_page(void *arg, struct th_str text, bool restart, struct th_er
         th_wrap(err, "reading the server's answer");
         return -TH_R_PARSE;
     }
+    name_items(page);
     if (restart) {
         th_json_unref(th_steal(list));
     }

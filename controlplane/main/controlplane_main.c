@@ -16,6 +16,7 @@
 #include "controlplane/main/identity.h"
 #include "controlplane/resources/ipalloc.h"
 #include "controlplane/scheduler/scheduler.h"
+#include "controlplane/schema/gotext.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -30,7 +31,7 @@ struct config {
     const char *tls_cert, *tls_key, *ca_cert, *ca_key, *client_ca, *sa_key, *sa_issuer, *token_file;
     const char *service_cidr, *pod_cidr, *cluster_domain, *dns_ip, *advertise;
     const char *controllers, *scheduler, *node_socket;
-    const char *run, *etc;
+    const char *run, *etc, *continue_expiry;
     struct th_strv disable_admission;
     struct th_strv made; /* strings that the members above point to */
     int ready_fd;
@@ -66,6 +67,7 @@ static const char usage[] =
     "  --kubeconfig PATH       admin's kubeconfig (default: DIR/admin.kubeconfig)\n"
     "  --etc DIR               identity files and cluster.json of `thimbled init` give defaults\n"
     "  --run DIR               api.sock is made there, node.sock looked for\n"
+    "  --continue-expiry TIME  how long the next page of a list may be asked for (default 5m)\n"
     "  --ready-fd N            gets one line when ready, and is closed\n";
 
 static const struct option options[] = {
@@ -81,6 +83,7 @@ static const struct option options[] = {
     {"scheduler", required_argument, NULL, 14},   {"disable-admission", required_argument, NULL, 15},
     {"node-socket", required_argument, NULL, 16}, {"kubeconfig", required_argument, NULL, 17},
     {"ready-fd", required_argument, NULL, 18},    {"help", no_argument, NULL, 'h'},
+    {"continue-expiry", required_argument, NULL, 19},
     {"run", required_argument, NULL, 'r'},        {"etc", required_argument, NULL, 'e'},
     {NULL, 0, NULL, 0},
 };
@@ -94,7 +97,8 @@ static int parse_flags(int argc, char **argv, struct config *c)
         [7] = &c->sa_issuer,     [8] = &c->token_file,     [9] = &c->service_cidr,
         [10] = &c->pod_cidr,     [11] = &c->cluster_domain, [12] = &c->dns_ip,
         [13] = &c->controllers,  [14] = &c->scheduler,     [16] = &c->node_socket,
-        [17] = &c->kubeconfig,   ['a'] = &c->advertise,    ['d'] = &c->data,
+        [17] = &c->kubeconfig,   [19] = &c->continue_expiry,
+         ['a'] = &c->advertise,    ['d'] = &c->data,
         ['l'] = &c->listen,      ['u'] = &c->unix_socket,   ['r'] = &c->run,
         ['e'] = &c->etc,
     };
@@ -188,6 +192,17 @@ static int read_pem(const char *path, char **slot, struct th_err *err)
     th_autobuf struct th_buf b = TH_BUF_INIT;
     TH_TRY(th_io_read_file(path, 1u << 20, &b, err));
     *slot = th_buf_steal(&b, NULL);
+    return 0;
+}
+
+/* "5m", "300ms"; 0 when it was not given. */
+static int duration_ms(const char *text, int64_t *ret, struct th_err *err)
+{
+    int64_t ns = 0;
+    if (text && (th_go_duration_parse(text, &ns, NULL) < 0 || ns < 1000000)) {
+        return th_fail(err, TH_R_USAGE, "\"%s\" is not a duration", text);
+    }
+    *ret = ns / 1000000;
     return 0;
 }
 
@@ -361,7 +376,10 @@ static int start(const struct config *c, struct th_cluster *k, struct th_cp_iden
     TH_TRY(start_store(c, p, err));
     TH_TRY(start_allocator(c, k, p, err));
     th_autofree char *address = th_xasprintf("%s:%d", k->advertise_ip, k->advertise_port);
+    int64_t continue_expiry_ms = 0;
+    TH_TRY(duration_ms(c->continue_expiry, &continue_expiry_ms, err));
     struct th_api_opts ao = {.store = p->store,
+                             .continue_expiry_ms = continue_expiry_ms,
                              .cluster = k,
                              .disable_admission = (const char *const *)c->disable_admission.v,
                              .node_socket = c->node_socket,

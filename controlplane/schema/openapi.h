@@ -39,4 +39,6 @@ void th_openapi_v3_index(const char *const *paths, const char *const *hashes, si
                          struct th_buf *out);
 /* "api/v1" or "apis/apps/v1"; the caller frees. */
 char *th_openapi_gv_path(const char *group, const char *version);
+/* What th_openapi_v2 wrote, as gnostic's openapiv2.Document message. */
+int th_openapi_v2_protobuf(struct th_str json, struct th_buf *b, struct th_err *err) TH_MUST_USE;
 #endif

@@ -155,30 +155,65 @@ void th_event_unref(struct th_event *e)
     free(e);
 }
 
-struct th_str th_event_frame(struct th_event *e, enum th_event_type as)
+static const char *const type_names[] = {"ADDED", "MODIFIED", "DELETED"};
+
+/* Puts f into the slot unless another thread was faster; returns what is there. */
+static struct th_str share(struct th_event *e, size_t slot, struct frame *f)
 {
-    static const char *const names[] = {"ADDED", "MODIFIED", "DELETED"};
-    struct frame *f = __atomic_load_n(&e->frames[as], __ATOMIC_ACQUIRE);
-    if (!f) {
-        TH_AUTO(th_obj) struct th_obj *gone = NULL;
-        const struct th_obj *o = e->obj;
-        if (as == TH_EV_DELETED && e->type != TH_EV_DELETED && e->prev) {
-            o = gone = th_obj_restamp(e->prev, e->rv);
-        }
-        char head[40];
-        size_t head_n =
-            (size_t)snprintf(head, sizeof(head), "{\"type\":\"%s\",\"object\":", names[as]);
-        f = th_xmalloc(sizeof(*f) + head_n + o->n + 2);
-        f->n = head_n + o->n + 2;
-        memcpy(f->p, head, head_n);
-        memcpy(f->p + head_n, o->bytes, o->n);
-        memcpy(f->p + head_n + o->n, "}\n", 2);
-        void *none = NULL;
-        if (!__atomic_compare_exchange_n(&e->frames[as], &none, f, false, __ATOMIC_ACQ_REL,
-                                         __ATOMIC_ACQUIRE)) {
-            free(f);
-            f = none;
-        }
+    void *none = NULL;
+    if (!__atomic_compare_exchange_n(&e->frames[slot], &none, f, false, __ATOMIC_ACQ_REL,
+                                     __ATOMIC_ACQUIRE)) {
+        free(f);
+        f = none;
     }
     return (struct th_str){f->p, f->n};
+}
+
+/* The object that an event shows; *ret_made gets a reference when it had to be made. */
+static const struct th_obj *shown(struct th_event *e, enum th_event_type as,
+                                  struct th_obj **ret_made)
+{
+    if (as == TH_EV_DELETED && e->type != TH_EV_DELETED && e->prev) {
+        return *ret_made = th_obj_restamp(e->prev, e->rv);
+    }
+    return e->obj;
+}
+
+struct th_str th_event_frame(struct th_event *e, enum th_event_type as)
+{
+    struct frame *f = __atomic_load_n(&e->frames[as], __ATOMIC_ACQUIRE);
+    if (f) {
+        return (struct th_str){f->p, f->n};
+    }
+    TH_AUTO(th_obj) struct th_obj *made = NULL;
+    const struct th_obj *o = shown(e, as, &made);
+    char head[40];
+    size_t head_n =
+        (size_t)snprintf(head, sizeof(head), "{\"type\":\"%s\",\"object\":", type_names[as]);
+    f = th_xmalloc(sizeof(*f) + head_n + o->n + 2);
+    f->n = head_n + o->n + 2;
+    memcpy(f->p, head, head_n);
+    memcpy(f->p + head_n, o->bytes, o->n);
+    memcpy(f->p + head_n + o->n, "}\n", 2);
+    return share(e, as, f);
+}
+
+struct th_str th_event_encoded(struct th_event *e, enum th_event_type as, th_event_encode_fn *fn,
+                               void *arg)
+{
+    size_t slot = 3 + (size_t)as;
+    struct frame *f = __atomic_load_n(&e->frames[slot], __ATOMIC_ACQUIRE);
+    if (f) {
+        return (struct th_str){f->p, f->n};
+    }
+    TH_AUTO(th_obj) struct th_obj *made = NULL;
+    const struct th_obj *o = shown(e, as, &made);
+    th_autobuf struct th_buf b = TH_BUF_INIT;
+    if (fn(arg, type_names[as], (struct th_str){o->bytes, o->n}, &b) < 0) {
+        return (struct th_str){NULL, 0};
+    }
+    f = th_xmalloc(sizeof(*f) + b.n);
+    f->n = b.n;
+    memcpy(f->p, b.p, b.n);
+    return share(e, slot, f);
 }

@@ -86,15 +86,23 @@ struct th_event { /* immutable, shared by all watchers */
     int64_t rv;
     struct th_obj *obj;  /* new state; for DELETED the last state stamped with the deletion's rv */
     struct th_obj *prev; /* state before, or NULL */
-    /* Frames serialized once and shared (slot 0: the JSON watch frame
-     * {"type":"ADDED","object":...}\n). Built lazily by th_event_frame. */
-    void *frames[4];
+    /* Frames made once, when the first watcher needs one, and shared: JSON lines
+     * {"type":"ADDED","object":...}\n by type as shown, then another encoding by type. */
+    void *frames[2 * 3];
 };
 struct th_event *th_event_ref(struct th_event *e);
 void th_event_unref(struct th_event *e);
 /* The shared JSON frame with its type as given (selector transitions rewrite it); valid while e is
  * referenced. */
 struct th_str th_event_frame(struct th_event *e, enum th_event_type as);
+
+/* The same in another encoding (one per kind of object: events of a kind are always asked for with
+ * the same fn). fn appends the frame of an object's text. */
+typedef int th_event_encode_fn(void *arg, const char *type, struct th_str object,
+                               struct th_buf *b);
+/* {NULL, 0} when fn failed. */
+struct th_str th_event_encoded(struct th_event *e, enum th_event_type as, th_event_encode_fn *fn,
+                               void *arg);
 
 struct th_watch;
 /* Called in the writer's thread when the watcher's queue goes from empty to not empty, or when it
