@@ -11,18 +11,28 @@
 #include "base/log.h"
 #include "controlplane/api/local.h"
 #include "controlplane/api/watch.h"
+#include "controlplane/schema/gotext.h"
 
 #define MANAGER_MAX 128
 #define CONTINUE_EXPIRY_MS 300000
 
 /* ---- life of the API ---- */
 
+static int duration_ms(const char *text, int64_t dflt, int64_t *ret, struct th_err *err)
+{
+    int64_t ns = dflt * 1000000;
+    if (text && (th_go_duration_parse(text, &ns, NULL) < 0 || ns < 1000000)) {
+        return th_fail(err, TH_R_USAGE, "\"%s\" is not a duration such as 5m or 300ms", text);
+    }
+    *ret = ns / 1000000;
+    return 0;
+}
+
 int th_api_new(const struct th_api_opts *o, struct th_api **ret, struct th_err *err)
 {
     struct th_api *a = TH_NEW(struct th_api);
     a->store = o->store;
     a->cluster = o->cluster;
-    a->continue_expiry_ms = o->continue_expiry_ms > 0 ? o->continue_expiry_ms : CONTINUE_EXPIRY_MS;
     a->node_socket = th_xstrdup(o->node_socket);
     a->server_address = th_xstrdup(o->server_address);
     for (const char *const *p = o->disable_admission; p && *p; p++) {
@@ -36,7 +46,10 @@ int th_api_new(const struct th_api_opts *o, struct th_api **ret, struct th_err *
     a->ticker = th_ticker_new();
     a->metrics = th_metrics_new();
     th_authz_access(a, &a->access);
-    int r = th_authz_new(a->store, o->authorization_mode, &a->authz, err);
+    int r = duration_ms(o->continue_expiry, CONTINUE_EXPIRY_MS, &a->continue_expiry_ms, err);
+    if (r >= 0) {
+        r = th_authz_new(a->store, o->authorization_mode, &a->authz, err);
+    }
     if (r >= 0) {
         r = th_authn_new(o->token_file, &a->authn, err);
     }

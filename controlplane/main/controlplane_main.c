@@ -16,7 +16,6 @@
 #include "controlplane/main/identity.h"
 #include "controlplane/resources/ipalloc.h"
 #include "controlplane/scheduler/scheduler.h"
-#include "controlplane/schema/gotext.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -195,17 +194,6 @@ static int read_pem(const char *path, char **slot, struct th_err *err)
     return 0;
 }
 
-/* "5m", "300ms"; 0 when it was not given. */
-static int duration_ms(const char *text, int64_t *ret, struct th_err *err)
-{
-    int64_t ns = 0;
-    if (text && (th_go_duration_parse(text, &ns, NULL) < 0 || ns < 1000000)) {
-        return th_fail(err, TH_R_USAGE, "\"%s\" is not a duration", text);
-    }
-    *ret = ns / 1000000;
-    return 0;
-}
-
 static int split_address(const char *text, char **ret_ip, int *ret_port, struct th_err *err)
 {
     const char *colon = strrchr(text, ':');
@@ -376,10 +364,8 @@ static int start(const struct config *c, struct th_cluster *k, struct th_cp_iden
     TH_TRY(start_store(c, p, err));
     TH_TRY(start_allocator(c, k, p, err));
     th_autofree char *address = th_xasprintf("%s:%d", k->advertise_ip, k->advertise_port);
-    int64_t continue_expiry_ms = 0;
-    TH_TRY(duration_ms(c->continue_expiry, &continue_expiry_ms, err));
     struct th_api_opts ao = {.store = p->store,
-                             .continue_expiry_ms = continue_expiry_ms,
+                             .continue_expiry = c->continue_expiry,
                              .cluster = k,
                              .disable_admission = (const char *const *)c->disable_admission.v,
                              .node_socket = c->node_socket,
