@@ -31,4 +31,12 @@
 #define TH_LIMIT_DEVICES 4096 /* of the node, given to a privileged container */
 #define TH_LIMIT_PROBE_BODY_B (10u << 10) /* of an answer to a probe, as the kubelet */
 #define TH_LIMIT_CONFIG_FILE_B (8u << 20) /* kubeconfig, profile state */
+#define TH_LIMIT_HOST_PORTS 4096       /* forwards that a cluster may ask the host for */
+#define TH_LIMIT_HOST_PORT_LINE_B 4096 /* an answer of the host */
+#define TH_LIMIT_HEALTH_CHECKS 256     /* healthCheckNodePorts of a node; each has a thread */
+#define TH_LIMIT_DNS_MESSAGE_B 65535
+#define TH_LIMIT_DNS_WAITING 256 /* queries that wait for an upstream server */
+#define TH_LIMIT_DNS_CACHE 1024  /* answers kept */
+#define TH_LIMIT_DNS_CACHED_B 4096
+#define TH_LIMIT_RESOLV_CONF_B (64u << 10)
 #endif

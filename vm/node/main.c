@@ -195,10 +195,12 @@ static int connect_api(struct agent *a, struct th_err *err)
     TH_TRY(th_client_new_http(&o, &a->client, err));
     /* Services are the cloud's to answer for, not a node's: their status is written as the service
      * controller, which no node may do. */
-    const char *const masters[] = {"system:masters", NULL};
-    o.as_user = "system:cloud-controller-manager";
-    o.as_groups = masters;
-    TH_TRY(th_client_new_http(&o, &a->net_client, err));
+    const char *const controller[] = {"system:serviceaccounts", "system:serviceaccounts:kube-system",
+                                      "system:authenticated", "system:masters", NULL};
+    o.user_agent = "thimbled-service-controller";
+    o.as_user = "system:serviceaccount:kube-system:service-controller";
+    o.as_groups = controller;
+    TH_TRY(th_client_new_http(&o, &a->lb_client, err));
     a->recorder = th_recorder_new(a->client, "kubelet", a->o.name);
     return 0;
 }
@@ -227,7 +229,8 @@ static int start(struct agent *a, bool no_api, struct th_err *err)
                              .cluster_dns = a->o.cluster_dns,
                              .cluster_domain = a->o.cluster_domain,
                              .ports_endpoint = a->o.ports_endpoint,
-                             .client = a->net_client};
+                             .client = a->client,
+                             .lb_client = a->lb_client};
     TH_TRY(th_net_start(&no, &a->net, err));
     TH_TRY(agent_load(a, err));
     TH_TRY(server_start(a, err));
@@ -305,7 +308,7 @@ int th_node_main(int argc, char **argv)
     th_net_stop(a->net);
     th_images_close(a->images);
     if (a->client) {
-        th_client_free(a->net_client);
+        th_client_free(a->lb_client);
         th_client_free(a->client);
     }
     free(a->crun);

@@ -1,17 +1,22 @@
-/* The DNS server of the cluster: sockets, and names that are not ours.
+/* The DNS server of the cluster: sockets and threads.
  *
  * It listens on the cluster's DNS address, which is put on lo of the node's namespace: pods' packets
- * to it end here and need no Service. Two threads read (UDP; TCP connections are handed on); names
- * of the cluster are answered at once from the newest database (dnsdb.c), everything else goes to
- * the first nameserver of the node's resolv.conf from a small pool with a short time limit. Without
- * one the answer is REFUSED, and SERVFAIL when it is silent, so that nobody waits when offline.
+ * to it end here and need no Service. One thread reads UDP and accepts TCP; names of the cluster are
+ * answered at once from the newest records (dnsdb.c), as is what is in the cache (dnsfwd.c). What has
+ * to be asked of others goes to a small pool, TCP connections to another, so that neither keeps the
+ * cluster's own names waiting. What waits is limited; over that, and without a nameserver that
+ * answers, it is SERVFAIL with an explanation, at once: nobody waits when offline.
  *
- * The database is replaced under a lock that readers share. What waits for upstream is limited;
- * over that the answer is SERVFAIL. Answers of upstream are handed on unread and not cached. */
+ * An answer that ends with a CNAME outside of the cluster (a Service of type ExternalName) needs the
+ * records behind it, for resolvers in C libraries follow nothing by themselves; if they cannot be
+ * had, the CNAME alone is the answer.
+ *
+ * The records are replaced under a lock that readers share. Upstream runs CoreDNS in pods. */
 #include "base/io.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/threadpool.h"
-#include "vm/node/net/net_priv.h"
+#include "vm/node/net/dns_priv.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -22,23 +27,19 @@
 #include <sys/time.h>
 
 #define PORT 53
-#define MSG_MAX 65535
-#define UPSTREAM_MS 2000
 #define TCP_IDLE_S 5
-#define WAITING_MAX 256
 #define POOL 8
-enum { RCODE_SERVFAIL = 2, RCODE_REFUSED = 5 };
+#define RESOLV_CONF "/etc/resolv.conf"
 
 struct th_dns {
     int udp, tcp, stop_fd;
     pthread_t thread;
-    struct th_pool *pool;
-    atomic_int waiting;
+    struct th_pool *pool, *tcp_pool;
+    atomic_int waiting, connections;
     pthread_rwlock_t lock; /* guards db */
     struct th_dns_db *db;
-    struct th_net_opts *o; /* the net's */
-    struct sockaddr_in upstream;
-    bool has_upstream;
+    struct th_dns_fwd *fwd;
+    const struct th_net_opts *o; /* the net's */
 };
 
 struct job {
@@ -49,59 +50,92 @@ struct job {
     uint8_t q[];
 };
 
-static void refuse(const uint8_t *q, size_t n, int rcode, struct th_buf *ret)
-{
-    uint8_t h[12] = {q[0], q[1], (uint8_t)(0x80 | (q[2] & 0x79)), (uint8_t)(0x80 | rcode)};
-    /* the question alone is given back: it ends after the name's zero and four bytes */
-    size_t end = 12;
-    while (end < n && q[end] != 0 && q[end] < 64) {
-        end += (size_t)q[end] + 1;
-    }
-    end += 5;
-    bool whole = end <= n && q[end - 5] == 0;
-    h[5] = whole ? 1 : 0;
-    th_buf_add(ret, h, sizeof(h));
-    if (whole) {
-        th_buf_add(ret, q + 12, end - 12);
-    }
-}
-
-static int upstream_udp(struct th_dns *d, const uint8_t *q, size_t n, struct th_buf *ret)
-{
-    th_autoclose int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || connect(fd, (struct sockaddr *)&d->upstream, sizeof(d->upstream)) < 0 ||
-        send(fd, q, n, MSG_NOSIGNAL) < 0) {
-        return -errno;
-    }
-    struct pollfd p = {.fd = fd, .events = POLLIN};
-    th_autofree uint8_t *buf = th_xmalloc(MSG_MAX);
-    while (poll(&p, 1, UPSTREAM_MS) > 0) {
-        ssize_t got = recv(fd, buf, MSG_MAX, 0);
-        if (got < 0) {
-            return -errno;
-        }
-        if (got >= 12 && buf[0] == q[0] && buf[1] == q[1]) {
-            th_buf_add(ret, buf, (size_t)got);
-            return 0;
-        }
-    }
-    return -ETIMEDOUT;
-}
-
-static void forward(struct th_dns *d, const uint8_t *q, size_t n, struct th_buf *ret)
-{
-    if (!d->has_upstream) {
-        refuse(q, n, RCODE_REFUSED, ret);
-    } else if (upstream_udp(d, q, n, ret) < 0) {
-        refuse(q, n, RCODE_SERVFAIL, ret);
-    }
-}
-
-static int local(struct th_dns *d, const uint8_t *q, size_t n, bool tcp, struct th_buf *ret)
+static ldns_pkt *of_cluster(struct th_dns *d, const struct th_dns_q *q, char **ret_chase)
 {
     pthread_rwlock_rdlock(&d->lock);
-    int r = th_dns_answer(d->db, q, n, tcp, ret);
+    ldns_pkt *p = th_dns_db_answer(d->db, q, ret_chase);
     pthread_rwlock_unlock(&d->lock);
+    return p;
+}
+
+static void fail(struct th_dns *d, const struct th_dns_q *q, struct th_buf *ret)
+{
+    if (!th_dns_fwd_any(d->fwd)) {
+        th_dns_fail(q, LDNS_RCODE_SERVFAIL, TH_EDE_NO_AUTHORITY,
+                    "not a name of the cluster, and the node has no nameserver", ret);
+    } else {
+        th_dns_fail(q, LDNS_RCODE_SERVFAIL, TH_EDE_NETWORK,
+                    "not a name of the cluster, and the node's nameservers do not answer", ret);
+    }
+}
+
+/* Adds what is behind a CNAME to an answer that ends with it. */
+static void chase(struct th_dns *d, const struct th_dns_q *q, const char *name, ldns_pkt *p)
+{
+    ldns_pkt *more = th_dns_fwd_ask_name(d->fwd, q, name);
+    if (!more) {
+        return;
+    }
+    ldns_rr_list *l = ldns_rr_list_clone(ldns_pkt_answer(more));
+    for (size_t i = 0; i < ldns_rr_list_rr_count(l); i++) {
+        (void)ldns_pkt_push_rr(p, LDNS_SECTION_ANSWER, ldns_rr_list_rr(l, i));
+    }
+    ldns_rr_list_free(l);
+    ldns_pkt_set_rcode(p, (uint8_t)ldns_pkt_get_rcode(more));
+    ldns_pkt_free(more);
+}
+
+/* Answers, asking others if need be. Negative: no answer. */
+static int answer(struct th_dns *d, const uint8_t *wire, size_t n, bool tcp, struct th_buf *ret)
+{
+    struct th_dns_q q;
+    th_autofree char *name = NULL;
+    int r = th_dns_q_parse(wire, n, tcp, &q, ret);
+    if (r <= 0) {
+        return r;
+    }
+    ldns_pkt *p = of_cluster(d, &q, &name);
+    if (p && name) {
+        chase(d, &q, name, p);
+    }
+    p = p ? p : th_dns_fwd_ask(d->fwd, &q);
+    if (p) {
+        r = th_dns_end(&q, p, ret);
+    } else {
+        fail(d, &q, ret);
+    }
+    th_dns_q_done(&q);
+    return r;
+}
+
+/* 1: answered without waiting for anybody; 0: others have to be asked; negative: no answer. */
+static int answer_now(struct th_dns *d, const uint8_t *wire, size_t n, struct th_buf *ret)
+{
+    struct th_dns_q q;
+    th_autofree char *name = NULL;
+    int r = th_dns_q_parse(wire, n, false, &q, ret);
+    if (r <= 0) {
+        return r < 0 ? r : 1;
+    }
+    ldns_pkt *p = of_cluster(d, &q, &name);
+    bool busy = atomic_load(&d->waiting) >= TH_LIMIT_DNS_WAITING;
+    if (p && name && !busy && th_dns_fwd_any(d->fwd)) {
+        ldns_pkt_free(p);
+        p = NULL;
+    } else if (!p) {
+        p = th_dns_fwd_cached(d->fwd, &q);
+        if (!p && (busy || !th_dns_fwd_any(d->fwd))) {
+            fail(d, &q, ret);
+            th_dns_q_done(&q);
+            return 1;
+        }
+    }
+    if (p) {
+        r = th_dns_end(&q, p, ret) < 0 ? -TH_R_PARSE : 1;
+    } else {
+        r = 0;
+    }
+    th_dns_q_done(&q);
     return r;
 }
 
@@ -109,8 +143,9 @@ static void udp_job(void *arg)
 {
     struct job *j = arg;
     th_autobuf struct th_buf b = TH_BUF_INIT;
-    forward(j->d, j->q, j->n, &b);
-    (void)sendto(j->d->udp, b.p, b.n, MSG_NOSIGNAL, (struct sockaddr *)&j->from, sizeof(j->from));
+    if (answer(j->d, j->q, j->n, false, &b) >= 0) {
+        (void)sendto(j->d->udp, b.p, b.n, MSG_NOSIGNAL, (struct sockaddr *)&j->from, sizeof(j->from));
+    }
     atomic_fetch_sub(&j->d->waiting, 1);
     free(j);
 }
@@ -132,19 +167,12 @@ static void tcp_job(void *arg)
 {
     struct job *j = arg;
     uint8_t len[2];
-    th_autofree uint8_t *q = th_xmalloc(MSG_MAX);
+    th_autofree uint8_t *q = th_xmalloc(TH_LIMIT_DNS_MESSAGE_B);
     while (read_full(j->conn, len, 2)) {
         size_t n = (size_t)len[0] << 8 | len[1];
         th_autobuf struct th_buf b = TH_BUF_INIT;
         th_buf_add(&b, "\0\0", 2);
-        if (n < 12 || !read_full(j->conn, q, n)) {
-            break;
-        }
-        int r = local(j->d, q, n, true, &b);
-        if (r == 0) {
-            forward(j->d, q, n, &b);
-        }
-        if (r < 0 || b.n - 2 > MSG_MAX) {
+        if (n < LDNS_HEADER_SIZE || !read_full(j->conn, q, n) || answer(j->d, q, n, true, &b) < 0) {
             break;
         }
         b.p[0] = (char)((b.n - 2) >> 8);
@@ -154,40 +182,32 @@ static void tcp_job(void *arg)
         }
     }
     (void)close(j->conn);
-    atomic_fetch_sub(&j->d->waiting, 1);
+    atomic_fetch_sub(&j->d->connections, 1);
     free(j);
 }
 
-static void submit(struct th_dns *d, struct job j, const uint8_t *q, void (*fn)(void *))
+static void submit(struct th_pool *pool, struct job j, const uint8_t *q, void (*fn)(void *))
 {
     struct job *copy = th_xmalloc(sizeof(j) + j.n);
     *copy = j;
     if (j.n > 0) {
         memcpy(copy->q, q, j.n);
     }
-    atomic_fetch_add(&d->waiting, 1);
-    th_pool_submit(d->pool, fn, copy);
+    th_pool_submit(pool, fn, copy);
 }
 
 static void on_udp(struct th_dns *d, uint8_t *buf)
 {
     struct job j = {.d = d, .conn = -1};
     socklen_t len = sizeof(j.from);
-    ssize_t n = recvfrom(d->udp, buf, MSG_MAX, MSG_DONTWAIT, (struct sockaddr *)&j.from, &len);
-    if (n < 12 || (buf[2] & 0x80)) {
-        return;
-    }
+    ssize_t n = recvfrom(d->udp, buf, TH_LIMIT_DNS_MESSAGE_B, MSG_DONTWAIT, (struct sockaddr *)&j.from, &len);
     th_autobuf struct th_buf b = TH_BUF_INIT;
-    int r = local(d, buf, (size_t)n, false, &b);
-    if (r == 0 && d->has_upstream && atomic_load(&d->waiting) < WAITING_MAX) {
-        j.n = (size_t)n;
-        submit(d, j, buf, udp_job);
-        return;
-    }
+    int r = n < 0 ? -1 : answer_now(d, buf, (size_t)n, &b);
     if (r == 0) {
-        refuse(buf, (size_t)n, d->has_upstream ? RCODE_SERVFAIL : RCODE_REFUSED, &b);
-    }
-    if (r >= 0) {
+        j.n = (size_t)n;
+        atomic_fetch_add(&d->waiting, 1);
+        submit(d->pool, j, buf, udp_job);
+    } else if (r > 0) {
         (void)sendto(d->udp, b.p, b.n, MSG_NOSIGNAL, (struct sockaddr *)&j.from, len);
     }
 }
@@ -202,17 +222,18 @@ static void on_tcp(struct th_dns *d)
     }
     (void)setsockopt(j.conn, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
     (void)setsockopt(j.conn, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv));
-    if (atomic_load(&d->waiting) >= WAITING_MAX) {
+    if (atomic_load(&d->connections) >= TH_LIMIT_DNS_WAITING) {
         (void)close(j.conn);
         return;
     }
-    submit(d, j, NULL, tcp_job);
+    atomic_fetch_add(&d->connections, 1);
+    submit(d->tcp_pool, j, NULL, tcp_job);
 }
 
 static void *dns_thread(void *arg)
 {
     struct th_dns *d = arg;
-    th_autofree uint8_t *buf = th_xmalloc(MSG_MAX);
+    th_autofree uint8_t *buf = th_xmalloc(TH_LIMIT_DNS_MESSAGE_B);
     struct pollfd p[] = {{.fd = d->udp, .events = POLLIN},
                          {.fd = d->tcp, .events = POLLIN},
                          {.fd = d->stop_fd, .events = POLLIN}};
@@ -232,26 +253,9 @@ static void *dns_thread(void *arg)
     }
 }
 
-static void find_upstream(struct th_dns *d)
+void th_dns_update(struct th_dns *d, const struct th_net_state *st)
 {
-    th_autobuf struct th_buf b = TH_BUF_INIT;
-    th_autostrv struct th_strv lines = TH_STRV_INIT;
-    if (th_io_read_file("/etc/resolv.conf", 64 << 10, &b, NULL) < 0) {
-        return;
-    }
-    th_strv_split(&lines, th_buf_cstr(&b), '\n');
-    for (size_t i = 0; i < lines.n && !d->has_upstream; i++) {
-        char ip[64];
-        d->upstream = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(PORT)};
-        d->has_upstream = sscanf(lines.v[i], "nameserver %63s", ip) == 1 &&
-                          !th_streq(ip, d->o->cluster_dns) &&
-                          inet_pton(AF_INET, ip, &d->upstream.sin_addr) == 1;
-    }
-}
-
-void th_dns_update(struct th_dns *d, struct th_json *services, struct th_json *slices)
-{
-    struct th_dns_db *db = th_dns_db_new(d->o, services, slices);
+    struct th_dns_db *db = th_dns_db_new(d->o, st);
     pthread_rwlock_wrlock(&d->lock);
     struct th_dns_db *old = d->db;
     d->db = db;
@@ -288,6 +292,7 @@ static void dns_free(struct th_dns *d)
         }
     }
     th_dns_db_free(d->db);
+    th_dns_fwd_free(d->fwd);
     pthread_rwlock_destroy(&d->lock);
     free(d);
 }
@@ -298,17 +303,19 @@ int th_dns_start(struct th_net *n, struct th_dns **ret, struct th_err *err)
     d->o = &n->o;
     d->udp = d->tcp = d->stop_fd = -1;
     pthread_rwlock_init(&d->lock, NULL);
-    d->db = th_dns_db_new(d->o, NULL, NULL);
-    find_upstream(d);
+    d->db = th_dns_db_new(d->o, NULL);
+    d->fwd = th_dns_fwd_new(RESOLV_CONF, d->o->cluster_dns);
     int r = listen_on(d, err);
     if (r < 0) {
         dns_free(d);
         return r;
     }
     d->pool = th_pool_new("dns", POOL);
+    d->tcp_pool = th_pool_new("dns-tcp", POOL);
     int e = pthread_create(&d->thread, NULL, dns_thread, d);
     if (e != 0) {
         th_pool_free(d->pool);
+        th_pool_free(d->tcp_pool);
         dns_free(d);
         return th_fail_errno(err, e, TH_R_INTERNAL, "starting a thread");
     }
@@ -325,5 +332,6 @@ void th_dns_stop(struct th_dns *d)
     (void)!write(d->stop_fd, &one, sizeof(one));
     pthread_join(d->thread, NULL);
     th_pool_free(d->pool);
+    th_pool_free(d->tcp_pool);
     dns_free(d);
 }

@@ -1,34 +1,40 @@
-/* DNS records of Services, and answers from them.
+/* The cluster's DNS records, and answers from them.
  *
  * The records follow "Kubernetes DNS-Based Service Discovery" 1.1: A, SRV and PTR for ClusterIPs,
- * the endpoints' addresses and names for headless Services, CNAME for ExternalName, and pods'
- * dashed addresses. A database is made anew for every state and never changed, so readers need no
- * lock. Names above a record exist without data; everything else below the cluster's domain is
- * NXDOMAIN with the SOA, for which resolvers keep the answer five seconds. There is no IPv6: AAAA of
- * a name that exists is an empty answer. Bytes from the network are taken apart by ldns only. */
+ * the ready endpoints' addresses and names for headless Services, CNAME for ExternalName, and pods'
+ * dashed addresses in namespaces that exist. What the specification leaves open is as in CoreDNS:
+ * SRV of a Service's plain name lists all its ports, weights share 100, a headless Service without
+ * endpoints does not exist, TTL 5.
+ *
+ * A database is made anew for every state and never changed, so readers need no lock. Names above a
+ * record exist without data, as do those of namespaces; everything else below the cluster's domain,
+ * and reverse names of the cluster's own networks, is NXDOMAIN. Answers without data carry the SOA,
+ * by which resolvers keep them five seconds. There is no IPv6: AAAA of a name that exists is an empty
+ * answer. Owners in answers are written as the client wrote them (some mix cases to see whether the
+ * answer is theirs). Addresses come in another order each time, as many clients take the first. */
 #include "base/json/json.h"
-#include "vm/node/net/net_priv.h"
+#include "base/rand.h"
+#include "vm/node/net/dns_priv.h"
 
 #include <arpa/inet.h>
 #include <ctype.h>
-#include <ldns/ldns.h>
 
 #define TTL 5
-#define UDP_MIN 512
-#define UDP_MAX 1232
+#define CHAIN_MAX 8
 
 struct name {
-    struct th_strv data; /* "A 10.96.0.1", "SRV 0 100 80 x.", ... */
+    ldns_rr_list *rrs;
 };
 struct th_dns_db {
     char *domain; /* "cluster.local", lower case */
+    struct th_strv zones; /* the domain and reverse names of our networks */
     struct th_hmap names;
 };
 
 static void name_free(void *p)
 {
     struct name *n = p;
-    th_strv_done(&n->data);
+    ldns_rr_list_deep_free(n->rrs);
     free(n);
 }
 
@@ -37,21 +43,40 @@ static struct name *name_at(struct th_dns_db *db, const char *fqdn)
     struct name *n = th_hmap_get(&db->names, fqdn);
     if (!n) {
         n = TH_NEW(struct name);
+        n->rrs = ldns_rr_list_new();
         th_hmap_set(&db->names, fqdn, n);
     }
     return n;
 }
 
+static bool has_rr(const ldns_rr_list *l, const ldns_rr *rr)
+{
+    for (size_t i = 0; i < ldns_rr_list_rr_count(l); i++) {
+        if (ldns_rr_compare(ldns_rr_list_rr(l, i), rr) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* fmt gives type and data: "SRV 0 100 80 x." Names that ldns does not take have no record. */
 static void put(struct th_dns_db *db, const char *fqdn, const char *fmt, ...) TH_PRINTF(3, 4);
 static void put(struct th_dns_db *db, const char *fqdn, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
-    th_autofree char *text = th_xvasprintf(fmt, ap);
+    th_autofree char *data = th_xvasprintf(fmt, ap);
     va_end(ap);
+    th_autofree char *text = th_xasprintf("%s. %d IN %s", fqdn, TTL, data);
+    ldns_rr *rr = NULL;
+    if (ldns_rr_new_frm_str(&rr, text, TTL, NULL, NULL) != LDNS_STATUS_OK || !rr) {
+        return;
+    }
     struct name *n = name_at(db, fqdn);
-    if (!th_strv_has(&n->data, text)) {
-        th_strv_add(&n->data, text);
+    if (has_rr(n->rrs, rr)) {
+        ldns_rr_free(rr);
+    } else {
+        (void)ldns_rr_list_push_rr(n->rrs, rr);
     }
     for (const char *up = strchr(fqdn, '.'); up && th_endswith(up, db->domain); up = strchr(up + 1, '.')) {
         (void)name_at(db, up + 1);
@@ -71,22 +96,26 @@ static void put_ptr(struct th_dns_db *db, const char *ip, const char *fqdn)
 
 static void put_srv(struct th_dns_db *db, const struct th_json *port, const char *svc, const char *target)
 {
-    const char *name = th_json_path_str(port, "name"), *proto = th_json_path_str(port, "protocol");
+    const char *name = th_json_path_str(port, "name");
+    int number = (int)th_json_path_int(port, "port", 0);
+    if (number <= 0) {
+        return;
+    }
+    put(db, svc, "SRV 0 100 %d %s.", number, target);
     if (name && *name) {
-        th_autofree char *at = th_xasprintf("_%s._%s.%s", name, proto ? proto : "TCP", svc);
+        th_autofree char *at = th_xasprintf("_%s._%s.%s", name, th_proto_of(port), svc);
         for (char *c = at; *c; c++) {
             *c = (char)tolower((unsigned char)*c);
         }
-        put(db, at, "SRV 0 100 %d %s.", (int)th_json_path_int(port, "port", 0), target);
+        put(db, at, "SRV 0 100 %d %s.", number, target);
     }
 }
 
 static void put_endpoint(struct th_dns_db *db, const struct th_json *slice, const struct th_json *e,
                          const char *fqdn)
 {
-    struct in_addr a;
     const char *ip = th_json_str(th_json_at(th_json_get(e, "addresses"), 0));
-    if (!ip || inet_pton(AF_INET, ip, &a) != 1) {
+    if (!th_is_ip4(ip)) {
         return;
     }
     const char *host = th_json_path_str(e, "hostname");
@@ -104,51 +133,93 @@ static void put_endpoint(struct th_dns_db *db, const struct th_json *slice, cons
     }
 }
 
-static void put_headless(struct th_dns_db *db, const struct th_json *svc, struct th_json *slices,
-                         const char *fqdn)
+static void put_headless(struct th_dns_db *db, const struct th_json *slices, const char *fqdn)
 {
-    bool all = th_json_path_bool(svc, "spec.publishNotReadyAddresses", false);
     for (size_t i = 0; i < th_json_len(slices); i++) {
         const struct th_json *s = th_json_at(slices, i);
-        struct th_json *list = th_slice_of(s, svc) ? th_json_get(s, "endpoints") : NULL;
+        struct th_json *list = th_json_get(s, "endpoints");
         for (size_t k = 0; k < th_json_len(list); k++) {
             const struct th_json *e = th_json_at(list, k);
-            if (all || th_json_path_bool(e, "conditions.ready", true)) {
+            if (th_json_path_bool(e, "conditions.ready", true)) {
                 put_endpoint(db, s, e, fqdn);
             }
         }
     }
 }
 
-struct th_dns_db *th_dns_db_new(const struct th_net_opts *o, struct th_json *services,
-                                struct th_json *slices)
+static void put_service(struct th_dns_db *db, const struct th_net_state *st, const struct th_json *svc)
+{
+    const char *ip = th_json_path_str(svc, "spec.clusterIP");
+    const char *ext = th_json_path_str(svc, "spec.externalName");
+    th_autofree char *fqdn =
+        th_xasprintf("%s.%s.svc.%s", th_json_path_str(svc, "metadata.name"),
+                     th_json_path_str(svc, "metadata.namespace"), db->domain);
+    if (th_streq(th_json_path_str(svc, "spec.type"), "ExternalName")) {
+        if (ext && *ext) {
+            put(db, fqdn, "CNAME %s%s", ext, th_endswith(ext, ".") ? "" : ".");
+        }
+    } else if (th_streq(ip, "None")) {
+        put_headless(db, th_net_slices(st, svc), fqdn);
+    } else if (th_is_ip4(ip)) {
+        put(db, fqdn, "A %s", ip);
+        put_ptr(db, ip, fqdn);
+        struct th_json *ports = th_json_path(svc, "spec.ports");
+        for (size_t k = 0; k < th_json_len(ports); k++) {
+            put_srv(db, th_json_at(ports, k), fqdn, fqdn);
+        }
+    }
+}
+
+/* "10.96.0.0/16" -> "96.10.in-addr.arpa"; networks that do not end at a byte have no zone. */
+static void add_reverse_zone(struct th_dns_db *db, const char *cidr)
+{
+    int a, b, c, d, bits;
+    if (!cidr || sscanf(cidr, "%d.%d.%d.%d/%d", &a, &b, &c, &d, &bits) != 5) {
+        return;
+    }
+    if (bits == 8) {
+        th_strv_addf(&db->zones, "%d.in-addr.arpa", a);
+    } else if (bits == 16) {
+        th_strv_addf(&db->zones, "%d.%d.in-addr.arpa", b, a);
+    } else if (bits == 24) {
+        th_strv_addf(&db->zones, "%d.%d.%d.in-addr.arpa", c, b, a);
+    }
+}
+
+static void put_zone(struct th_dns_db *db, const struct th_net_opts *o)
+{
+    const char *d = db->domain;
+    th_autofree char *server = th_xasprintf("ns.dns.%s", d);
+    th_autofree char *version = th_xasprintf("dns-version.%s", d);
+    put(db, d, "SOA ns.dns.%s. hostmaster.%s. 1 7200 1800 86400 %d", d, d, TTL);
+    put(db, d, "NS %s.", server);
+    put(db, server, "A %s", o->cluster_dns);
+    put(db, version, "TXT \"1.1.0\"");
+    static const char *const parts[] = {"svc", "pod"};
+    for (size_t i = 0; i < TH_ARRAY_LEN(parts); i++) {
+        th_autofree char *at = th_xasprintf("%s.%s", parts[i], d);
+        (void)name_at(db, at);
+    }
+}
+
+struct th_dns_db *th_dns_db_new(const struct th_net_opts *o, const struct th_net_state *st)
 {
     struct th_dns_db *db = TH_NEW(struct th_dns_db);
     db->domain = th_xstrdup(o->cluster_domain);
     th_hmap_init(&db->names, name_free);
-    th_autofree char *version = th_xasprintf("dns-version.%s", db->domain);
-    put(db, version, "TXT \"1.1.0\"");
-    for (size_t i = 0; i < th_json_len(services); i++) {
-        const struct th_json *svc = th_json_at(services, i);
-        const char *ip = th_json_path_str(svc, "spec.clusterIP");
-        const char *ext = th_json_path_str(svc, "spec.externalName");
-        th_autofree char *fqdn =
-            th_xasprintf("%s.%s.svc.%s", th_json_path_str(svc, "metadata.name"),
-                         th_json_path_str(svc, "metadata.namespace"), db->domain);
-        if (th_streq(th_json_path_str(svc, "spec.type"), "ExternalName")) {
-            if (ext && *ext) {
-                put(db, fqdn, "CNAME %s%s", ext, th_endswith(ext, ".") ? "" : ".");
-            }
-        } else if (th_streq(ip, "None")) {
-            put_headless(db, svc, slices, fqdn);
-        } else if (ip && *ip && !strchr(ip, ':')) {
-            put(db, fqdn, "A %s", ip);
-            put_ptr(db, ip, fqdn);
-            struct th_json *ports = th_json_path(svc, "spec.ports");
-            for (size_t k = 0; k < th_json_len(ports); k++) {
-                put_srv(db, th_json_at(ports, k), fqdn, fqdn);
-            }
-        }
+    th_strv_add(&db->zones, db->domain);
+    add_reverse_zone(db, o->service_cidr);
+    add_reverse_zone(db, o->pod_cidr);
+    put_zone(db, o);
+    for (size_t i = 0; st && i < th_json_len(st->namespaces); i++) {
+        const char *ns = th_json_path_str(th_json_at(st->namespaces, i), "metadata.name");
+        th_autofree char *svc = th_xasprintf("%s.svc.%s", ns, db->domain);
+        th_autofree char *pod = th_xasprintf("%s.pod.%s", ns, db->domain);
+        (void)name_at(db, svc);
+        (void)name_at(db, pod);
+    }
+    for (size_t i = 0; st && i < th_json_len(st->services); i++) {
+        put_service(db, st, th_json_at(st->services, i));
     }
     return db;
 }
@@ -157,6 +228,7 @@ void th_dns_db_free(struct th_dns_db *db)
 {
     if (db) {
         th_hmap_done(&db->names);
+        th_strv_done(&db->zones);
         free(db->domain);
         free(db);
     }
@@ -164,146 +236,162 @@ void th_dns_db_free(struct th_dns_db *db)
 
 /* ---- answers ---- */
 
-static void add_rr(ldns_pkt *p, ldns_pkt_section sec, const char *owner, const char *data)
+struct reply {
+    const struct th_dns_db *db;
+    ldns_pkt *p;
+    ldns_rr_type type;
+};
+
+static bool wanted(const struct reply *r, const ldns_rr *rr)
 {
-    char ttl_and_class[] = "5 IN";
-    th_autofree char *text = th_xasprintf("%s. %s %s", owner, ttl_and_class, data);
-    ldns_rr *rr = NULL;
-    if (ldns_rr_new_frm_str(&rr, text, TTL, NULL, NULL) == LDNS_STATUS_OK && rr) {
-        (void)ldns_pkt_push_rr(p, sec, rr);
-    }
+    ldns_rr_type t = ldns_rr_get_type(rr);
+    return r->type == LDNS_RR_TYPE_ANY || t == r->type || t == LDNS_RR_TYPE_CNAME;
 }
 
-/* a-b-c-d.<ns>.pod.<domain> */
-static bool pod_name(const struct th_dns_db *db, const char *q, char ip[INET_ADDRSTRLEN])
+/* Adds a copy with the owner as asked for. */
+static ldns_rr *add(struct reply *r, ldns_pkt_section sec, const ldns_rr *rr, const ldns_rdf *owner)
 {
+    ldns_rr *copy = ldns_rr_clone(rr);
+    if (owner) {
+        ldns_rdf_deep_free(ldns_rr_owner(copy));
+        ldns_rr_set_owner(copy, ldns_rdf_clone(owner));
+    }
+    (void)ldns_pkt_push_rr(r->p, sec, copy);
+    return copy;
+}
+
+static const char *zone_of(const struct th_dns_db *db, const char *name)
+{
+    size_t n = strlen(name);
+    for (size_t i = 0; i < db->zones.n; i++) {
+        size_t z = strlen(db->zones.v[i]);
+        if (n >= z && th_streq(name + n - z, db->zones.v[i]) && (n == z || name[n - z - 1] == '.')) {
+            return db->zones.v[i];
+        }
+    }
+    return NULL;
+}
+
+/* a-b-c-d.<ns>.pod.<domain>, of a namespace that exists: its record, the caller's. */
+static ldns_rr *pod_record(const struct th_dns_db *db, const char *name)
+{
+    char ip[INET_ADDRSTRLEN];
     th_autofree char *end = th_xasprintf(".pod.%s", db->domain);
-    const char *dot = strchr(q, '.');
-    if (!dot || !th_endswith(q, end) || dot - q >= INET_ADDRSTRLEN) {
-        return false;
+    const char *dot = strchr(name, '.');
+    if (!dot || !th_endswith(name, end) || dot - name >= INET_ADDRSTRLEN ||
+        strlen(dot) <= strlen(end) || !th_hmap_has(&db->names, dot + 1)) {
+        return NULL;
     }
-    const char *ns = dot + 1, *ns_end = q + strlen(q) - strlen(end);
-    if (ns >= ns_end || memchr(ns, '.', (size_t)(ns_end - ns))) {
-        return false;
-    }
-    memcpy(ip, q, (size_t)(dot - q));
-    ip[dot - q] = 0;
+    memcpy(ip, name, (size_t)(dot - name));
+    ip[dot - name] = 0;
     for (char *c = ip; *c; c++) {
         *c = *c == '-' ? '.' : *c;
     }
-    struct in_addr a;
-    return inet_pton(AF_INET, ip, &a) == 1;
+    ldns_rr *rr = NULL;
+    th_autofree char *text = th_xasprintf("%s. %d IN A %s", name, TTL, ip);
+    if (!th_is_ip4(ip) || ldns_rr_new_frm_str(&rr, text, TTL, NULL, NULL) != LDNS_STATUS_OK) {
+        return NULL;
+    }
+    return rr;
 }
 
-static void fill(const struct th_dns_db *db, ldns_pkt *p, const char *q, const char *type)
+/* Weights share 100; addresses of the targets come along. */
+static void finish_srv(struct reply *r)
 {
-    char ip[INET_ADDRSTRLEN];
-    const struct name *n = th_hmap_get(&db->names, q);
-    bool exists = n != NULL;
-    size_t tn = strlen(type);
-    for (size_t i = 0; n && i < n->data.n; i++) {
-        const char *d = n->data.v[i];
-        if (th_streq(type, "ANY") || th_startswith(d, "CNAME ") ||
-            (strncmp(d, type, tn) == 0 && d[tn] == ' ')) {
-            add_rr(p, LDNS_SECTION_ANSWER, q, d);
+    ldns_rr_list *answer = ldns_pkt_answer(r->p);
+    size_t n = 0;
+    for (size_t i = 0; i < ldns_rr_list_rr_count(answer); i++) {
+        n += ldns_rr_get_type(ldns_rr_list_rr(answer, i)) == LDNS_RR_TYPE_SRV;
+    }
+    for (size_t i = 0; i < ldns_rr_list_rr_count(answer); i++) {
+        ldns_rr *rr = ldns_rr_list_rr(answer, i);
+        if (ldns_rr_get_type(rr) != LDNS_RR_TYPE_SRV) {
+            continue;
+        }
+        uint16_t weight = (uint16_t)(n < 100 ? 100 / n : 1);
+        ldns_rdf_deep_free(ldns_rr_set_rdf(rr, ldns_native2rdf_int16(LDNS_RDF_TYPE_INT16, weight), 1));
+        th_autofree char *target = th_dns_name(ldns_rr_rdf(rr, 3));
+        const struct name *t = target ? th_hmap_get(&r->db->names, target) : NULL;
+        for (size_t k = 0; t && k < ldns_rr_list_rr_count(t->rrs); k++) {
+            const ldns_rr *a = ldns_rr_list_rr(t->rrs, k);
+            if (ldns_rr_get_type(a) == LDNS_RR_TYPE_A && !has_rr(ldns_pkt_additional(r->p), a)) {
+                (void)add(r, LDNS_SECTION_ADDITIONAL, a, NULL);
+            }
         }
     }
-    if (!n && pod_name(db, q, ip)) {
-        th_autofree char *d = th_xasprintf("A %s", ip);
-        exists = true;
-        if (th_streq(type, "A") || th_streq(type, "ANY")) {
-            add_rr(p, LDNS_SECTION_ANSWER, q, d);
+}
+
+/* The records of one name; false when it does not exist. *ret_cname is where a CNAME leads. */
+static bool fill(struct reply *r, const char *name, const ldns_rdf *owner, char **ret_cname)
+{
+    const struct name *n = th_hmap_get(&r->db->names, name);
+    size_t count = n ? ldns_rr_list_rr_count(n->rrs) : 0;
+    size_t first = count > 1 ? (size_t)th_rand_below(count) : 0;
+    for (size_t i = 0; i < count; i++) {
+        const ldns_rr *rr = ldns_rr_list_rr(n->rrs, (first + i) % count);
+        if (wanted(r, rr)) {
+            const ldns_rr *copy = add(r, LDNS_SECTION_ANSWER, rr, owner);
+            if (ldns_rr_get_type(rr) == LDNS_RR_TYPE_CNAME && r->type != LDNS_RR_TYPE_CNAME &&
+                r->type != LDNS_RR_TYPE_ANY) {
+                free(*ret_cname);
+                *ret_cname = th_dns_name(ldns_rr_rdf(copy, 0));
+            }
         }
+    }
+    ldns_rr *pod = n ? NULL : pod_record(r->db, name);
+    if (pod && wanted(r, pod)) {
+        (void)add(r, LDNS_SECTION_ANSWER, pod, owner);
+    }
+    ldns_rr_free(pod);
+    return n || pod;
+}
+
+static void add_soa(struct reply *r, const char *name)
+{
+    const char *zone = zone_of(r->db, name), *d = r->db->domain;
+    ldns_rr *rr = NULL;
+    th_autofree char *text = th_xasprintf("%s. %d IN SOA ns.dns.%s. hostmaster.%s. 1 7200 1800 86400 %d",
+                                          zone ? zone : d, TTL, d, d, TTL);
+    if (zone && ldns_rr_new_frm_str(&rr, text, TTL, NULL, NULL) == LDNS_STATUS_OK) {
+        (void)ldns_pkt_push_rr(r->p, LDNS_SECTION_AUTHORITY, rr);
+    }
+}
+
+static bool is_ours(const struct th_dns_db *db, const char *name)
+{
+    return th_hmap_has(&db->names, name) || zone_of(db, name);
+}
+
+ldns_pkt *th_dns_db_answer(const struct th_dns_db *db, const struct th_dns_q *q, char **ret_chase)
+{
+    *ret_chase = NULL;
+    if (!is_ours(db, q->name)) {
+        return NULL;
+    }
+    struct reply r = {.db = db, .p = th_dns_begin(q), .type = q->type};
+    ldns_pkt_set_aa(r.p, true);
+    th_autofree char *name = th_xstrdup(q->name), *next = NULL;
+    bool exists = fill(&r, name, ldns_rr_owner(q->rr), &next);
+    for (int i = 0; i < CHAIN_MAX && next; i++) {
+        free(name);
+        name = th_steal(&next);
+        if (!is_ours(db, name)) {
+            *ret_chase = th_steal(&name);
+            return r.p;
+        }
+        exists = fill(&r, name, NULL, &next);
     }
     if (!exists) {
-        ldns_pkt_set_rcode(p, LDNS_RCODE_NXDOMAIN);
+        ldns_pkt_set_rcode(r.p, LDNS_RCODE_NXDOMAIN);
     }
-    if (ldns_pkt_ancount(p) == 0) {
-        th_autofree char *soa =
-            th_xasprintf("SOA ns.dns.%s. hostmaster.%s. 1 7200 1800 86400 5", db->domain, db->domain);
-        add_rr(p, LDNS_SECTION_AUTHORITY, db->domain, soa);
+    if (q->type == LDNS_RR_TYPE_SRV) {
+        finish_srv(&r);
     }
-}
-
-static int finish(ldns_pkt *p, size_t limit, struct th_buf *ret)
-{
-    uint8_t *wire = NULL;
-    size_t n = 0;
-    if (ldns_pkt2wire(&wire, p, &n) != LDNS_STATUS_OK) {
-        return -TH_R_PARSE;
+    const ldns_rr_list *answer = ldns_pkt_answer(r.p);
+    size_t n = ldns_rr_list_rr_count(answer);
+    if (n == 0 || (q->type != LDNS_RR_TYPE_CNAME && q->type != LDNS_RR_TYPE_ANY &&
+                   ldns_rr_get_type(ldns_rr_list_rr(answer, n - 1)) == LDNS_RR_TYPE_CNAME)) {
+        add_soa(&r, name);
     }
-    if (n > limit) {
-        /* The client asks again over TCP. The lists stay the packet's, only the counts go. */
-        free(wire);
-        wire = NULL;
-        ldns_pkt_set_tc(p, true);
-        ldns_rr_list_deep_free(ldns_pkt_answer(p));
-        ldns_rr_list_deep_free(ldns_pkt_authority(p));
-        ldns_pkt_set_answer(p, ldns_rr_list_new());
-        ldns_pkt_set_authority(p, ldns_rr_list_new());
-        ldns_pkt_set_ancount(p, 0);
-        ldns_pkt_set_nscount(p, 0);
-        if (ldns_pkt2wire(&wire, p, &n) != LDNS_STATUS_OK) {
-            return -TH_R_PARSE;
-        }
-    }
-    th_buf_add(ret, wire, n);
-    free(wire);
-    return 1;
-}
-
-/* The question's name in lower case without the last dot; the caller frees. */
-static char *question(const ldns_rr *q)
-{
-    char *s = ldns_rdf2str(ldns_rr_owner(q));
-    size_t n = s ? strlen(s) : 0;
-    for (size_t i = 0; i < n; i++) {
-        s[i] = (char)tolower((unsigned char)s[i]);
-    }
-    if (n > 0 && s[n - 1] == '.') {
-        s[n - 1] = 0;
-    }
-    return s;
-}
-
-static bool is_ours(const struct th_dns_db *db, const char *q)
-{
-    size_t n = strlen(q), d = strlen(db->domain);
-    return th_hmap_has(&db->names, q) || th_streq(q, db->domain) ||
-           (n > d && q[n - d - 1] == '.' && th_streq(q + n - d, db->domain));
-}
-
-int th_dns_answer(const struct th_dns_db *db, const uint8_t *wire, size_t n, bool tcp,
-                  struct th_buf *ret)
-{
-    ldns_pkt *in = NULL;
-    if (n < 12 || ldns_wire2pkt(&in, wire, n) != LDNS_STATUS_OK) {
-        return -TH_R_PARSE;
-    }
-    int r = -TH_R_PARSE;
-    const ldns_rr_list *ql = ldns_pkt_question(in);
-    if (!ldns_pkt_qr(in) && ldns_pkt_get_opcode(in) == LDNS_PACKET_QUERY && ldns_rr_list_rr_count(ql) == 1) {
-        const ldns_rr *q = ldns_rr_list_rr(ql, 0);
-        char *name = question(q);
-        r = name && ldns_rr_get_class(q) == LDNS_RR_CLASS_IN && is_ours(db, name) ? 1 : 0;
-        if (r == 1) {
-            ldns_pkt *out = ldns_pkt_new();
-            ldns_pkt_set_id(out, ldns_pkt_id(in));
-            ldns_pkt_set_qr(out, true);
-            ldns_pkt_set_aa(out, true);
-            ldns_pkt_set_rd(out, ldns_pkt_rd(in));
-            ldns_pkt_set_ra(out, true);
-            (void)ldns_pkt_push_rr(out, LDNS_SECTION_QUESTION, ldns_rr_clone(q));
-            char *type = ldns_rr_type2str(ldns_rr_get_type(q));
-            fill(db, out, name, type ? type : "");
-            free(type);
-            size_t limit = ldns_pkt_edns(in) ? ldns_pkt_edns_udp_size(in) : UDP_MIN;
-            limit = limit < UDP_MIN ? UDP_MIN : limit > UDP_MAX ? UDP_MAX : limit;
-            r = finish(out, tcp ? 65535 : limit, ret);
-            ldns_pkt_free(out);
-        }
-        free(name);
-    }
-    ldns_pkt_free(in);
-    return r;
+    return r.p;
 }

@@ -1,17 +1,26 @@
 /* Host ports: every port of a LoadBalancer or NodePort Service is asked for on the host.
  *
  * A LoadBalancer Service gets the host address 127.(96+k).A.B that belongs to its ClusterIP
- * 10.96.A.B and its own port numbers; a node port gets 127.0.0.1 and its own number. Both lead to the
- * node port in here, where the service proxy takes over. The host answers over the ports endpoint
- * (vm/launcher/protocol.h), one JSON line each way, and may refuse or give another port; then the
- * Service's status says so, and an Event.
+ * 10.96.A.B and its own port numbers, which lead to the entry ports of the node (state.c); a node
+ * port, and a healthCheckNodePort, gets 127.0.0.1 and its own number. The host answers over the ports
+ * endpoint (vm/launcher/protocol.h), one JSON line each way, and may refuse or give another port;
+ * then the Service's status says so, and an Event.
+ *
+ * All that can reach the host's loopback addresses are the host's own programs, whose address is
+ * 127.0.0.1 and which the relay hides. So loadBalancerSourceRanges are looked at here: without
+ * 127.0.0.1 among them there is no forward at all.
+ *
+ * A port without endpoints is refused inside, but the host's relay has accepted the connection by
+ * then. So such a forward is closed after a moment, and opened again with the first endpoint; the
+ * address in the status stays.
  *
  * One thread compares what is wanted with what has been given. Nothing is remembered over a
  * restart: forward is idempotent, so everything is asked for again. Failures are tried again with
- * back-off, which goes to 30 seconds. Services without node ports (allocateLoadBalancerNodePorts
- * false) have no forward. SCTP is not forwarded. Upstream leaves all of this to cloud providers. */
+ * back-off, which goes to 30 seconds. SCTP is not forwarded. Upstream leaves all of this to cloud
+ * providers, and so the status of Services is written with the rights of their controller. */
 #include "base/clock.h"
 #include "base/io.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "controlplane/client/client.h"
 #include "vm/node/net/net_priv.h"
@@ -21,31 +30,30 @@
 #include <sys/time.h>
 #include <time.h>
 
-#define LINE_MAX_B 4096
 #define CALL_TIMEOUT_S 20
 #define RETRY_MIN_MS 1000
 #define RETRY_MAX_MS 30000
-#define FORWARDS_MAX 4096
+#define IDLE_MS 2000 /* a forward without endpoints is kept so long */
 
 struct fwd {
     char host_ip[INET_ADDRSTRLEN], proto[8];
-    int port, node_port;
+    int port, inside; /* the host's port; the node's that it leads to */
     int got; /* the host's port; 0: not given */
-    bool wanted;
+    bool wanted, closed; /* closed: given back for want of endpoints, got is what it was */
+    int64_t idle_ms;     /* without endpoints since; 0: has some */
     char *error; /* why not */
 };
 
 struct th_hostports {
     struct th_net *n;
-    struct th_client *own;    /* nodes may not write Services: this part is the cloud's */
-    struct th_client *client; /* own, or the net's */
     struct th_recorder *rec;
     pthread_t thread;
-    pthread_mutex_t mu; /* guards services, stop */
+    pthread_mutex_t mu; /* guards state, stop */
     pthread_cond_t cond;
-    struct th_json *services; /* newest state not yet taken */
+    struct th_net_state *state; /* newest, not yet taken */
     bool stop;
     /* of the thread */
+    struct th_net_state *now;
     struct th_hmap fwds; /* "ip port proto" -> struct fwd */
     struct th_hmap said; /* uid -> char * the last event */
     int fd;
@@ -94,7 +102,7 @@ static int call(struct th_hostports *h, struct th_json *req, struct th_json **re
         struct timeval tv = {.tv_sec = CALL_TIMEOUT_S};
         (void)setsockopt(h->fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
     }
-    char line[LINE_MAX_B];
+    char line[TH_LIMIT_HOST_PORT_LINE_B];
     size_t n = 0;
     ssize_t got = send(h->fd, b.p, b.n, MSG_NOSIGNAL) == (ssize_t)b.n ? 1 : -1;
     while (got > 0 && n < sizeof(line)) {
@@ -115,7 +123,7 @@ static int request(struct th_hostports *h, const char *op, struct fwd *f, struct
     struct th_json *req = th_json_build("{'op':%s,'host_ip':%s,'host_port':%d,'proto':%s}", op, f->host_ip,
                                         (int64_t)f->port, f->proto);
     if (th_streq(op, "forward")) {
-        th_json_set_int(req, "guest_port", f->node_port);
+        th_json_set_int(req, "guest_port", f->inside);
     }
     TH_AUTO(th_json) struct th_json *ans = NULL;
     int r = call(h, req, &ans, err);
@@ -128,19 +136,21 @@ static int request(struct th_hostports *h, const char *op, struct fwd *f, struct
         const char *msg = th_json_path_str(ans, "msg");
         return th_fail(err, TH_R_CONFLICT, "%s", msg ? msg : "refused by the host");
     }
-    f->got = (int)th_json_path_int(ans, "host_port", f->port);
+    if (th_streq(op, "forward")) {
+        f->got = (int)th_json_path_int(ans, "host_port", f->port);
+    }
     return 0;
 }
 
 /* ---- what is wanted ---- */
 
-static struct fwd *want(struct th_hostports *h, const char *ip, int port, int node_port,
-                        const char *proto)
+static struct fwd *want(struct th_hostports *h, const char *ip, int port, int inside,
+                        const char *proto, bool usable)
 {
     th_autofree char *key = th_xasprintf("%s %d %s", ip, port, proto);
     struct fwd *f = th_hmap_get(&h->fwds, key);
     if (!f) {
-        if (h->fwds.n >= FORWARDS_MAX) {
+        if (h->fwds.n >= TH_LIMIT_HOST_PORTS) {
             return NULL;
         }
         f = TH_NEW(struct fwd);
@@ -149,29 +159,37 @@ static struct fwd *want(struct th_hostports *h, const char *ip, int port, int no
         f->port = port;
         th_hmap_set(&h->fwds, key, f);
     }
-    if (f->node_port != node_port) {
+    if (f->inside != inside) {
         f->got = 0;
-        f->node_port = node_port;
+        f->closed = false;
+        f->inside = inside;
     }
     f->wanted = true;
+    f->idle_ms = usable ? 0 : f->idle_ms ? f->idle_ms : th_mono_ms();
     return f;
 }
 
-/* Walks the forwards of a Service's ports; lb: at its own address, otherwise on 127.0.0.1. */
+/* The forward of a Service's port; lb: at its own address, otherwise of its node port. */
 static struct fwd *fwd_of(struct th_hostports *h, const struct th_json *svc, size_t i, bool lb)
 {
     const struct th_json *p = th_json_at(th_json_path(svc, "spec.ports"), i);
-    const char *type = th_json_path_str(svc, "spec.type"), *pr = th_json_path_str(p, "protocol");
+    const char *type = th_json_path_str(svc, "spec.type"), *proto = th_proto_of(p);
     int node_port = (int)th_json_path_int(p, "nodePort", 0);
-    char ip[INET_ADDRSTRLEN] = "127.0.0.1";
-    if (node_port <= 0 || th_streq(pr, "SCTP") || th_json_path_str(svc, "metadata.deletionTimestamp") ||
-        (!th_streq(type, "LoadBalancer") && (lb || !th_streq(type, "NodePort"))) ||
-        (lb && (th_json_path_str(svc, "spec.loadBalancerClass") ||
-                !th_lb_ip(&h->n->o, th_json_path_str(svc, "spec.clusterIP"), ip)))) {
+    int entry = (int)th_json_path_int(p, TH_ENTRY_PORT, 0);
+    char ip[INET_ADDRSTRLEN];
+    if (th_streq(proto, "sctp") || th_json_path_str(svc, "metadata.deletionTimestamp")) {
         return NULL;
     }
-    return want(h, ip, lb ? (int)th_json_path_int(p, "port", 0) : node_port, node_port,
-                th_streq(pr, "UDP") ? "udp" : "tcp");
+    bool usable = th_port_usable(&h->n->o, h->now, svc, p);
+    if (lb) {
+        return entry > 0 && th_lb_ours(svc) && th_lb_open_to_host(svc) &&
+                       th_lb_ip(&h->n->o, th_json_path_str(svc, "spec.clusterIP"), ip)
+                   ? want(h, ip, (int)th_json_path_int(p, "port", 0), entry, proto, usable)
+                   : NULL;
+    }
+    return node_port > 0 && (th_streq(type, "NodePort") || th_streq(type, "LoadBalancer"))
+               ? want(h, "127.0.0.1", node_port, node_port, proto, usable)
+               : NULL;
 }
 
 static void mark(struct th_hostports *h, const struct th_json *svcs)
@@ -186,7 +204,36 @@ static void mark(struct th_hostports *h, const struct th_json *svcs)
             (void)fwd_of(h, svc, i, true);
             (void)fwd_of(h, svc, i, false);
         }
+        int health = (int)th_json_path_int(svc, "spec.healthCheckNodePort", 0);
+        if (health > 0 && th_lb_ours(svc) && !th_json_path_str(svc, "metadata.deletionTimestamp")) {
+            (void)want(h, "127.0.0.1", health, health, "tcp", true);
+        }
     }
+}
+
+/* Opens, closes or gives back one forward; false when it has to be tried again. *ret_gone: it is no
+ * more. */
+static bool sync_one(struct th_hostports *h, struct fwd *f, bool *ret_gone)
+{
+    TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
+    bool idle = f->idle_ms && th_mono_ms() - f->idle_ms >= IDLE_MS;
+    *ret_gone = false;
+    if (!f->wanted || (idle && f->got && !f->closed)) {
+        if (f->got && !f->closed && request(h, "unforward", f, &err) == -TH_R_UNAVAILABLE) {
+            return false;
+        }
+        f->closed = true;
+        *ret_gone = !f->wanted;
+    } else if (!f->got || (f->closed && !f->idle_ms)) {
+        free(th_steal(&f->error));
+        if (request(h, "forward", f, &err) < 0) {
+            f->got = 0;
+            f->error = th_xstrdup(err.msg);
+            return false;
+        }
+        f->closed = false;
+    }
+    return true;
 }
 
 /* Asks and gives back; false when some of it has to be tried again. */
@@ -196,29 +243,29 @@ static bool sync_host(struct th_hostports *h)
     th_autostrv struct th_strv gone = TH_STRV_INIT;
     struct th_hmap_entry *e;
     for (size_t it = 0; (e = th_hmap_next(&h->fwds, &it));) {
-        struct fwd *f = e->value;
-        TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
-        if (!f->wanted) {
-            int r = f->got ? request(h, "unforward", f, &err) : 0;
-            if (r == -TH_R_UNAVAILABLE) {
-                good = false;
-            } else {
-                th_strv_add(&gone, e->key);
-            }
-        } else if (!f->got) {
-            free(f->error);
-            f->error = NULL;
-            if (request(h, "forward", f, &err) < 0) {
-                f->got = 0;
-                f->error = th_xstrdup(err.msg);
-                good = false;
-            }
+        bool is_gone;
+        good = sync_one(h, e->value, &is_gone) && good;
+        if (is_gone) {
+            th_strv_add(&gone, e->key);
         }
     }
     for (size_t i = 0; i < gone.n; i++) {
         fwd_free(th_hmap_remove(&h->fwds, gone.v[i]));
     }
     return good;
+}
+
+/* Is a forward to be closed soon? */
+static bool some_idle(struct th_hostports *h)
+{
+    struct th_hmap_entry *e;
+    for (size_t it = 0; (e = th_hmap_next(&h->fwds, &it));) {
+        const struct fwd *f = e->value;
+        if (f->idle_ms && f->got && !f->closed) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* ---- what the Service says ---- */
@@ -234,6 +281,35 @@ static void say(struct th_hostports *h, const struct th_json *svc, bool good, co
                     good ? "EnsuredLoadBalancer" : "SyncLoadBalancerFailed", "%s", text);
 }
 
+/* What one port of a LoadBalancer Service says; false when it is neither given nor closed on purpose. */
+static bool port_status(struct th_hostports *h, const struct th_json *svc, size_t i, const char *ip,
+                        struct th_json *ports, struct th_buf *why)
+{
+    const struct th_json *sp = th_json_at(th_json_path(svc, "spec.ports"), i);
+    const char *proto = th_json_path_str(sp, "protocol");
+    proto = proto ? proto : "TCP";
+    int number = (int)th_json_path_int(sp, "port", 0);
+    const struct fwd *f = fwd_of(h, svc, i, true);
+    struct th_json *p = th_json_build("{'port':%d,'protocol':%s}", (int64_t)number, proto);
+    th_json_append(ports, p);
+    if (f && f->got == f->port) {
+        return true;
+    }
+    th_json_set_str(p, "error", f && f->got ? "thimble.dev/other-port" : "thimble.dev/port-refused");
+    th_buf_printf(why, "%sport %d/%s: ", why->n ? "; " : "", number, proto);
+    if (!th_lb_open_to_host(svc)) {
+        th_buf_puts(why, "loadBalancerSourceRanges leave out 127.0.0.1, so the host has no way in");
+        return true;
+    }
+    if (f && f->got) {
+        th_buf_printf(why, "the host gave %s:%d instead", ip, f->got);
+        return true;
+    }
+    th_buf_puts(why, f ? (f->error ? f->error : "not given yet")
+                       : (th_streq(proto, "SCTP") ? "the host does not forward SCTP" : "too many host ports"));
+    return false;
+}
+
 /* The status a LoadBalancer Service should have; NULL when no port was given. */
 static struct th_json *ingress_of(struct th_hostports *h, const struct th_json *svc, struct th_buf *why)
 {
@@ -244,23 +320,7 @@ static struct th_json *ingress_of(struct th_hostports *h, const struct th_json *
     TH_AUTO(th_json) struct th_json *ports = th_json_array();
     bool any = false;
     for (size_t i = 0; i < th_json_len(th_json_path(svc, "spec.ports")); i++) {
-        const struct fwd *f = fwd_of(h, svc, i, true);
-        if (!f) {
-            continue;
-        }
-        const char *proto = th_streq(f->proto, "udp") ? "UDP" : "TCP";
-        struct th_json *p = th_json_build("{'port':%d,'protocol':%s}", (int64_t)f->port, proto);
-        any = any || f->got;
-        if (f->got != f->port) {
-            th_json_set_str(p, "error", f->got ? "thimble.dev/other-port" : "thimble.dev/port-refused");
-            th_buf_printf(why, "%sport %d/%s: ", why->n ? "; " : "", f->port, proto);
-            if (f->got) {
-                th_buf_printf(why, "the host gave %s:%d instead", ip, f->got);
-            } else {
-                th_buf_puts(why, f->error ? f->error : "not given yet");
-            }
-        }
-        th_json_append(ports, p);
+        any = port_status(h, svc, i, ip, ports, why) || any;
     }
     if (!any) {
         return NULL;
@@ -296,7 +356,7 @@ static bool sync_status(struct th_hostports *h, const struct th_json *svc)
     struct th_json *patch = th_json_build("{'status':{'loadBalancer':{'ingress':%o}}}", th_steal(&list));
     struct th_patch_opts o = {.kind = TH_PATCH_MERGE_RFC7386};
     TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
-    int r = th_client_patch(h->client, TH_GVR_SERVICES, th_json_path_str(svc, "metadata.namespace"),
+    int r = th_client_patch(h->n->o.lb_client, TH_GVR_SERVICES, th_json_path_str(svc, "metadata.namespace"),
                             th_json_path_str(svc, "metadata.name"), "status", &o, patch, NULL, &err);
     if (r < 0 && r != -TH_R_NOT_FOUND) {
         th_warn("net", "status of a Service not written", "name=%s err=%s",
@@ -306,8 +366,9 @@ static bool sync_status(struct th_hostports *h, const struct th_json *svc)
     return true;
 }
 
-static bool sync_all(struct th_hostports *h, const struct th_json *svcs)
+static bool sync_all(struct th_hostports *h)
 {
+    const struct th_json *svcs = h->now->services;
     mark(h, svcs);
     bool good = sync_host(h);
     for (size_t i = 0; i < th_json_len(svcs); i++) {
@@ -318,43 +379,62 @@ static bool sync_all(struct th_hostports *h, const struct th_json *svcs)
 
 /* ---- the thread ---- */
 
+/* Under the lock: waits for a state, a stop, or until wait_ms have gone by when that is not 0. */
+static void await(struct th_hostports *h, int wait_ms)
+{
+    struct timespec end;
+    (void)clock_gettime(CLOCK_REALTIME, &end);
+    end.tv_sec += wait_ms / 1000;
+    for (int e = 0; !h->stop && !h->state && e != ETIMEDOUT;) {
+        e = wait_ms ? pthread_cond_timedwait(&h->cond, &h->mu, &end) : pthread_cond_wait(&h->cond, &h->mu);
+    }
+}
+
 static void *hostports_thread(void *arg)
 {
     struct th_hostports *h = arg;
-    TH_AUTO(th_json) struct th_json *svcs = NULL;
-    int wait = 0;
+    int wait = 0, retry = 0;
     pthread_mutex_lock(&h->mu);
-    while (!h->stop) {
-        if (!h->services) {
-            struct timespec end;
-            (void)clock_gettime(CLOCK_REALTIME, &end);
-            end.tv_sec += wait / 1000;
-            int e = wait ? pthread_cond_timedwait(&h->cond, &h->mu, &end)
-                         : pthread_cond_wait(&h->cond, &h->mu);
-            if (h->stop || (!h->services && e != ETIMEDOUT)) {
-                continue;
-            }
+    for (;;) {
+        await(h, wait);
+        if (h->stop) {
+            break;
         }
-        if (h->services) {
-            th_json_unref(svcs);
-            svcs = th_steal(&h->services);
+        if (h->state) {
+            th_net_state_free(h->now);
+            h->now = th_steal(&h->state);
         }
         pthread_mutex_unlock(&h->mu);
-        bool good = sync_all(h, svcs);
-        wait = good ? 0 : wait ? (wait * 2 > RETRY_MAX_MS ? RETRY_MAX_MS : wait * 2) : RETRY_MIN_MS;
+        retry = sync_all(h) ? 0 : retry ? (retry * 2 > RETRY_MAX_MS ? RETRY_MAX_MS : retry * 2) : RETRY_MIN_MS;
+        wait = some_idle(h) && (retry == 0 || retry > IDLE_MS) ? IDLE_MS : retry;
         pthread_mutex_lock(&h->mu);
     }
     pthread_mutex_unlock(&h->mu);
     return NULL;
 }
 
-void th_hostports_update(struct th_hostports *h, struct th_json *services)
+void th_hostports_update(struct th_hostports *h, struct th_net_state *st)
 {
     pthread_mutex_lock(&h->mu);
-    th_json_unref(h->services);
-    h->services = services;
+    th_net_state_free(h->state);
+    h->state = st;
     pthread_cond_signal(&h->cond);
     pthread_mutex_unlock(&h->mu);
+}
+
+static void hostports_free(struct th_hostports *h)
+{
+    th_net_state_free(h->state);
+    th_net_state_free(h->now);
+    th_recorder_free(h->rec);
+    th_hmap_done(&h->fwds);
+    th_hmap_done(&h->said);
+    pthread_cond_destroy(&h->cond);
+    pthread_mutex_destroy(&h->mu);
+    if (h->fd >= 0) {
+        (void)close(h->fd);
+    }
+    free(h);
 }
 
 int th_hostports_start(struct th_net *n, struct th_hostports **ret, struct th_err *err)
@@ -366,23 +446,10 @@ int th_hostports_start(struct th_net *n, struct th_hostports **ret, struct th_er
     th_hmap_init(&h->said, free);
     pthread_mutex_init(&h->mu, NULL);
     pthread_cond_init(&h->cond, NULL);
-    const char *const groups[] = {"system:masters", NULL};
-    struct th_client_http_opts co = {.server = "http://localhost",
-                                     .unix_socket = n->o.api_socket,
-                                     .user_agent = "thimbled-service-controller",
-                                     .as_user = "system:cloud-controller-manager",
-                                     .as_groups = groups};
-    int r = n->o.api_socket ? th_client_new_http(&co, &h->own, err) : 0;
-    if (r < 0) {
-        free(h);
-        return r;
-    }
-    h->client = h->own ? h->own : n->o.client;
-    h->rec = th_recorder_new(h->client, "service-controller", n->o.node_name);
+    h->rec = th_recorder_new(n->o.lb_client, "service-controller", n->o.node_name);
     int e = pthread_create(&h->thread, NULL, hostports_thread, h);
     if (e != 0) {
-        th_recorder_free(h->rec);
-        free(h);
+        hostports_free(h);
         return th_fail_errno(err, e, TH_R_INTERNAL, "starting a thread");
     }
     *ret = h;
@@ -399,15 +466,5 @@ void th_hostports_stop(struct th_hostports *h)
     pthread_cond_signal(&h->cond);
     pthread_mutex_unlock(&h->mu);
     pthread_join(h->thread, NULL);
-    th_json_unref(h->services);
-    th_recorder_free(h->rec);
-    if (h->own) {
-        th_client_free(h->own);
-    }
-    th_hmap_done(&h->fwds);
-    th_hmap_done(&h->said);
-    if (h->fd >= 0) {
-        (void)close(h->fd);
-    }
-    free(h);
+    hostports_free(h);
 }

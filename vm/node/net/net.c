@@ -7,24 +7,31 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "vm/node/net/net_priv.h"
+#include "vm/node/net/nfttable.h"
 
 #include <arpa/inet.h>
 
 static void opts_done(struct th_net_opts *o)
 {
     const char *all[] = {o->node_name,   o->node_ip,        o->pod_cidr,      o->data_dir,
-                         o->cluster_dns, o->cluster_domain, o->ports_endpoint, o->service_cidr,
-                         o->api_socket};
+                         o->cluster_dns, o->cluster_domain, o->ports_endpoint, o->service_cidr};
     for (size_t i = 0; i < TH_ARRAY_LEN(all); i++) {
         free((void *)(uintptr_t)all[i]);
     }
 }
 
-static void forwarding_on(void)
+/* Forwarding; 127.0.0.0/8 as a way to node ports; and no limit on ICMP errors, by which UDP is
+ * refused: whoever gets them is in here. */
+static void switches_on(void)
 {
-    TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
-    if (th_io_write_file("/proc/sys/net/ipv4/ip_forward", "1", 1, 0644, &err) < 0) {
-        th_warn("net", "forwarding not switched on", "err=%s", th_log_q(err.msg));
+    static const char *const on[][2] = {{"ip_forward", "1"}, {"conf/all/route_localnet", "1"},
+                                        {"icmp_ratelimit", "0"}};
+    for (size_t i = 0; i < TH_ARRAY_LEN(on); i++) {
+        TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
+        th_autofree char *path = th_path_join("/proc/sys/net/ipv4", on[i][0]);
+        if (th_io_write_file(path, on[i][1], 1, 0644, &err) < 0) {
+            th_warn("net", "sysctl not set", "path=%s err=%s", path, th_log_q(err.msg));
+        }
     }
 }
 
@@ -33,13 +40,12 @@ static void forwarding_on(void)
 static int services_on(struct th_net *n, struct th_err *err)
 {
     TH_AUTO_ERR struct th_err e = TH_ERR_INIT;
-    if (th_io_write_file("/proc/sys/net/ipv4/conf/all/route_localnet", "1", 1, 0644, &e) < 0) {
-        th_warn("net", "127.0.0.1 will not reach node ports", "err=%s", th_log_q(e.msg));
-    }
     if (!n->o.client) {
+        TH_AUTO(th_net_state) struct th_net_state *st = th_net_state_new(NULL, NULL, NULL);
+        TH_AUTO(th_nft_table) struct th_nft_table *t = th_ruleset_new(&n->o, st);
         th_autobuf struct th_buf text = TH_BUF_INIT;
-        th_ruleset_build(&n->o, NULL, NULL, &text);
-        if (th_nft_run(th_buf_cstr(&text), &e) < 0) {
+        th_nft_diff(NULL, t, &text);
+        if (th_nft_run(th_buf_cstr(&text), NULL, &e) < 0) {
             th_warn("net", "pods cannot leave the node", "err=%s", th_log_q(e.msg));
         }
         return 0;
@@ -47,6 +53,7 @@ static int services_on(struct th_net *n, struct th_err *err)
     if (th_dns_start(n, &n->dns, &e) < 0) {
         th_error("net", "no cluster DNS", "err=%s", th_log_q(e.msg));
     }
+    n->health = th_health_new();
     if (n->o.ports_endpoint && *n->o.ports_endpoint) {
         TH_TRY(th_hostports_start(n, &n->hostports, err));
     }
@@ -66,9 +73,9 @@ int th_net_start(const struct th_net_opts *o, struct th_net **ret, struct th_err
         .cluster_domain = th_xstrdup(o->cluster_domain),
         .ports_endpoint = th_xstrdup(o->ports_endpoint),
         .service_cidr = th_xstrdup(o->service_cidr),
-        .api_socket = th_xstrdup(o->api_socket),
         .profile_number = o->profile_number,
         .client = o->client,
+        .lb_client = o->lb_client,
     };
     pthread_mutex_init(&n->mu, NULL);
     th_autofree char *path = th_path_join(o->data_dir, "addresses.json");
@@ -77,7 +84,7 @@ int th_net_start(const struct th_net_opts *o, struct th_net **ret, struct th_err
         th_net_stop(n);
         return r;
     }
-    forwarding_on();
+    switches_on();
     r = services_on(n, err);
     if (r < 0) {
         th_net_stop(n);
@@ -94,6 +101,7 @@ void th_net_stop(struct th_net *n)
     }
     th_services_stop(n->services);
     th_hostports_stop(n->hostports);
+    th_health_free(n->health);
     th_dns_stop(n->dns);
     th_ippool_done(&n->pool);
     pthread_mutex_destroy(&n->mu);

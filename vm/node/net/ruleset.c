@@ -1,26 +1,44 @@
-/* Services as an nftables ruleset, in text: a pure function of Services and EndpointSlices.
+/* Services as an nftables table: a pure function of Services and EndpointSlices.
  *
- * One table `ip thimble` of our own holds everything; it is replaced as a whole in one transaction.
- * Two maps lead from "address, protocol, port" (ClusterIPs, external addresses) and from "protocol,
- * port" of any address of the node (node ports) to a chain per Service port, whose only rule picks
- * an endpoint: numgen random, or with sessionAffinity ClientIP a hash of the client's address over
- * the sorted endpoints. NAT happens once per connection; conntrack does the rest.
+ * One table `ip thimble`. Connections are looked at once, by the first packet, in the two nat hooks
+ * that come before routing; conntrack does the rest. `dispatch` leads by map from address, protocol
+ * and port of a Service (@services), or from a port of the node itself (@nodeports), to a chain:
  *
- * Filter hooks see only what was not translated: a ClusterIP without endpoints (or without that
- * port) is refused at once with ICMP port unreachable, and so are node ports without endpoints.
- * Traffic policy Local without an endpoint on this node drops, as upstream.
+ *   svc-NS/NAME/PROTO/PORT     one of all endpoints
+ *   local-…                    one of this node's endpoints (a traffic policy is Local)
+ *   ext-…                      externalTrafficPolicy Local: pods and the node itself may use all
+ *                              endpoints, others only those of this node
+ *   fw-…                       loadBalancerSourceRanges: who may go on to ext or svc
+ *   ep-…/IP/PORT               sessionAffinity ClientIP: notes the client, then goes to the endpoint
+ *   refuse                     TCP reset, or ICMP port unreachable
+ *
+ * Addresses without endpoints, and ports that a Service does not have, are refused at once, from
+ * pods and from the node; addresses of the Service network that nobody has are dropped; both as
+ * upstream's proxy does, except that upstream answers TCP with ICMP too, which Linux shows to a
+ * client on the same machine only after a second. Policy Local without an endpoint here drops.
+ *
+ * Affinity is one dynamic set per endpoint, whose elements the kernel adds with the client's address
+ * and forgets timeoutSeconds after the last connection; so it outlives changes of other endpoints
+ * (nfttable.c), and services.c carries it over a restart of the agent.
+ *
+ * The address of a LoadBalancer Service is 127.(96+k).A.B on the host. Inside, three ways lead to it:
+ * the node's own processes use that address; pods cannot send 127.0.0.0/8, so their namespace turns
+ * it into 198.18.A.B (benchmarking addresses, RFC 2544), which is routed here; the host's relay comes
+ * to an "entry port" of the node (th_entries_assign), which only it uses, so that node ports and load
+ * balancer stay two things and Services without node ports work too.
  *
  * The source address is kept except where the answer would go astray: a pod that reaches itself
  * through a Service, and clients on 127.0.0.0/8. They, and pods that leave the node, get the node's
- * address. Upstream hides the client behind the node for node ports with policy Cluster; with one
- * node nothing needs that. Affinity is by hash, so its timeout is not looked at and a change in the
- * number of endpoints moves clients. IPv4 only. */
+ * address. Upstream hides the client behind the node for external traffic with policy Cluster; with
+ * one node nothing needs that. IPv4 only. */
 #include "base/json/json.h"
 #include "vm/node/net/net_priv.h"
-#include "base/json/json.h"
+#include "vm/node/net/nfttable.h"
 
 #include <arpa/inet.h>
-#include <ctype.h>
+
+#define SERVICE_TYPE "type ipv4_addr . inet_proto . inet_service"
+#define AFFINITY_SECONDS 10800 /* the API's default */
 
 enum { EP_READY = 1, EP_LOCAL = 2, EP_TERMINATING = 4 };
 
@@ -37,34 +55,29 @@ struct eps {
 
 struct gen {
     const struct th_net_opts *o;
-    struct th_json *slices;
-    struct th_buf chains, vips, nodeports, noports, reject_ext, cluster_ips;
-    struct th_hmap seen;    /* map keys given: a second Service with the same one is left out */
-    struct th_hmap hairpin; /* endpoint addresses */
-    int next;
+    const struct th_net_state *st;
+    struct th_nft_table *t;
 };
 
-static const char *proto_of(const struct th_json *port)
+/* One port of one Service. */
+struct svcport {
+    const struct th_json *svc, *port;
+    const char *proto;
+    int number;
+    char *key; /* ns/name/proto/port */
+    struct eps all;
+};
+
+static bool is_cidr4(const char *s)
 {
-    const char *p = th_json_path_str(port, "protocol");
-    return th_streq(p, "UDP") ? "udp" : th_streq(p, "SCTP") ? "sctp" : "tcp";
+    const char *slash = s ? strchr(s, '/') : NULL;
+    th_autofree char *ip = slash ? th_xstrndup(s, (size_t)(slash - s)) : NULL;
+    char *end = NULL;
+    long bits = slash ? strtol(slash + 1, &end, 10) : -1;
+    return th_is_ip4(ip) && end != slash + 1 && *end == 0 && bits >= 0 && bits <= 32;
 }
 
-static bool is_ip4(const char *s)
-{
-    struct in_addr a;
-    return s && inet_pton(AF_INET, s, &a) == 1;
-}
-
-bool th_slice_of(const struct th_json *slice, const struct th_json *svc)
-{
-    const char *name =
-        th_json_str(th_json_get(th_json_path(slice, "metadata.labels"), "kubernetes.io/service-name"));
-    return th_streq(name, th_json_path_str(svc, "metadata.name")) &&
-           th_streq(th_json_path_str(slice, "metadata.namespace"),
-                    th_json_path_str(svc, "metadata.namespace")) &&
-           th_streq(th_json_path_str(slice, "addressType"), "IPv4");
-}
+/* ---- endpoints ---- */
 
 static int ep_cmp(const void *a, const void *b)
 {
@@ -73,25 +86,28 @@ static int ep_cmp(const void *a, const void *b)
     return c ? c : (x->port > y->port) - (x->port < y->port);
 }
 
-static void add_slice(struct gen *g, const struct th_json *slice, int port, bool all, struct eps *l)
+static unsigned state_of(const struct th_json *endpoint)
+{
+    if (th_json_path_bool(endpoint, "conditions.ready", true)) {
+        return EP_READY;
+    }
+    return th_json_path_bool(endpoint, "conditions.serving", false) &&
+                   th_json_path_bool(endpoint, "conditions.terminating", false)
+               ? EP_TERMINATING
+               : 0;
+}
+
+static void add_slice(struct gen *g, const struct th_json *slice, int port, struct eps *l)
 {
     struct th_json *list = th_json_get(slice, "endpoints");
     for (size_t i = 0; i < th_json_len(list); i++) {
         const struct th_json *e = th_json_at(list, i);
         const char *ip = th_json_str(th_json_at(th_json_get(e, "addresses"), 0));
-        if (!is_ip4(ip)) {
+        struct ep p = {.port = port, .flags = state_of(e)};
+        if (!th_is_ip4(ip) || p.flags == 0) {
             continue;
         }
-        struct ep p = {.port = port};
         (void)snprintf(p.ip, sizeof(p.ip), "%s", ip);
-        if (all || th_json_path_bool(e, "conditions.ready", true)) {
-            p.flags |= EP_READY;
-        } else if (th_json_path_bool(e, "conditions.serving", false) &&
-                   th_json_path_bool(e, "conditions.terminating", false)) {
-            p.flags |= EP_TERMINATING;
-        } else {
-            continue;
-        }
         const char *node = th_json_path_str(e, "nodeName");
         if (!node || th_streq(node, g->o->node_name)) {
             p.flags |= EP_LOCAL;
@@ -101,34 +117,30 @@ static void add_slice(struct gen *g, const struct th_json *slice, int port, bool
     }
 }
 
-static void collect(struct gen *g, const struct th_json *svc, const struct th_json *port,
-                    struct eps *l)
+static void collect(struct gen *g, struct svcport *s)
 {
-    const char *name = th_json_path_str(port, "name");
-    bool all = th_json_path_bool(svc, "spec.publishNotReadyAddresses", false);
-    for (size_t i = 0; i < th_json_len(g->slices); i++) {
-        const struct th_json *s = th_json_at(g->slices, i);
-        if (!th_slice_of(s, svc)) {
-            continue;
-        }
-        struct th_json *ports = th_json_get(s, "ports");
+    const char *name = th_json_path_str(s->port, "name");
+    const struct th_json *slices = th_net_slices(g->st, s->svc);
+    for (size_t i = 0; i < th_json_len(slices); i++) {
+        const struct th_json *slice = th_json_at(slices, i);
+        struct th_json *ports = th_json_get(slice, "ports");
         for (size_t k = 0; k < th_json_len(ports); k++) {
             const struct th_json *p = th_json_at(ports, k);
             const char *pn = th_json_path_str(p, "name");
-            int number = (int)th_json_path_int(p, "port", 0);
-            if (th_streq(pn ? pn : "", name ? name : "") && th_streq(proto_of(p), proto_of(port)) &&
-                number > 0) {
-                add_slice(g, s, number, all, l);
+            int64_t number = th_json_path_int(p, "port", 0);
+            if (th_streq(pn ? pn : "", name ? name : "") && th_streq(th_proto_of(p), s->proto) &&
+                number > 0 && number < 65536) {
+                add_slice(g, slice, (int)number, &s->all);
             }
         }
     }
-    if (l->n > 0) {
-        qsort(l->v, l->n, sizeof(*l->v), ep_cmp);
+    if (s->all.n > 0) {
+        qsort(s->all.v, s->all.n, sizeof(*s->all.v), ep_cmp);
     }
 }
 
-/* Keeps endpoints with all of `want`; doubles go. */
-static struct eps chosen(const struct eps *all, unsigned want)
+/* Endpoints with all of `want`; doubles go. */
+static struct eps having(const struct eps *all, unsigned want)
 {
     struct eps r = {0};
     for (size_t i = 0; i < all->n; i++) {
@@ -140,109 +152,223 @@ static struct eps chosen(const struct eps *all, unsigned want)
     return r;
 }
 
-/* The verdict for a Service port under a traffic policy: "goto s3", "drop", or NULL: refuse. */
-static char *verdict(struct gen *g, const struct th_json *svc, const char *proto,
-                     const struct eps *all, bool local)
+/* Those that get new connections: the ready ones; when there are none, those that still serve while
+ * they end. */
+static struct eps usable(const struct eps *all, unsigned where)
 {
-    unsigned where = local ? EP_LOCAL : 0;
-    struct eps l = chosen(all, EP_READY | where);
+    struct eps r = having(all, EP_READY | where);
+    if (r.n == 0) {
+        free(r.v);
+        r = having(all, EP_TERMINATING | where);
+    }
+    return r;
+}
+
+size_t th_local_endpoints(const struct th_net_opts *o, const struct th_net_state *st,
+                          const struct th_json *svc)
+{
+    struct gen g = {.o = o, .st = st};
+    struct eps all = {0};
+    const struct th_json *slices = th_net_slices(st, svc);
+    for (size_t i = 0; i < th_json_len(slices); i++) {
+        add_slice(&g, th_json_at(slices, i), 0, &all);
+    }
+    if (all.n > 0) {
+        qsort(all.v, all.n, sizeof(*all.v), ep_cmp);
+    }
+    struct eps l = usable(&all, EP_LOCAL);
+    size_t n = l.n;
+    free(all.v);
+    free(l.v);
+    return n;
+}
+
+bool th_port_usable(const struct th_net_opts *o, const struct th_net_state *st, const struct th_json *svc,
+                    const struct th_json *port)
+{
+    struct gen g = {.o = o, .st = st};
+    struct svcport s = {.svc = svc, .port = port, .proto = th_proto_of(port)};
+    collect(&g, &s);
+    bool any = s.all.n > 0;
+    free(s.all.v);
+    return any;
+}
+
+/* ---- chains of a Service port ---- */
+
+/* The chain of an endpoint of a Service with affinity; @set remembers its clients. */
+static char *sticky_endpoint(struct gen *g, const struct svcport *s, const struct ep *e, char **ret_set)
+{
+    int64_t seconds = th_json_path_int(s->svc, "spec.sessionAffinityConfig.clientIP.timeoutSeconds",
+                                       AFFINITY_SECONDS);
+    char *chain = th_xasprintf("ep-%s/%s/%d", s->key, e->ip, e->port);
+    *ret_set = th_xasprintf("%s%d/%s/%s/%d", TH_AFFINITY, (int)seconds, s->key, e->ip, e->port);
+    if (!th_nft_has_chain(g->t, chain)) {
+        th_autofree char *spec = th_xasprintf("type ipv4_addr; flags dynamic,timeout; timeout %ds",
+                                              (int)seconds);
+        th_nft_set(g->t, *ret_set, false, spec);
+        th_nft_chain(g->t, chain, NULL);
+        th_nft_rule(g->t, chain, "update @%s { ip saddr }", *ret_set);
+        th_nft_rule(g->t, chain, "meta l4proto %s dnat ip to %s:%d", s->proto, e->ip, e->port);
+    }
+    return chain;
+}
+
+static void sticky_rules(struct gen *g, const struct svcport *s, const char *chain, const struct eps *l)
+{
+    th_autobuf struct th_buf pick = TH_BUF_INIT;
+    for (size_t i = 0; i < l->n; i++) {
+        th_autofree char *set = NULL, *to = sticky_endpoint(g, s, &l->v[i], &set);
+        th_nft_rule(g->t, chain, "ip saddr @%s goto %s", set, to);
+        th_buf_printf(&pick, "%s%zu : goto %s", i ? ", " : "", i, to);
+    }
+    th_nft_rule(g->t, chain, "numgen random mod %zu vmap { %s }", l->n, th_buf_cstr(&pick));
+}
+
+static void plain_rules(struct gen *g, const struct svcport *s, const char *chain, const struct eps *l)
+{
+    if (l->n == 1) {
+        th_nft_rule(g->t, chain, "meta l4proto %s dnat ip to %s:%d", s->proto, l->v[0].ip, l->v[0].port);
+        return;
+    }
+    th_autobuf struct th_buf pick = TH_BUF_INIT;
+    for (size_t i = 0; i < l->n; i++) {
+        th_buf_printf(&pick, "%s%zu : %s . %d", i ? ", " : "", i, l->v[i].ip, l->v[i].port);
+    }
+    th_nft_rule(g->t, chain, "meta l4proto %s dnat ip to numgen random mod %zu map { %s }", s->proto, l->n,
+                th_buf_cstr(&pick));
+}
+
+/* "goto svc-…" or "goto local-…", or NULL without an endpoint. */
+static char *endpoints_verdict(struct gen *g, const struct svcport *s, bool local)
+{
+    struct eps l = usable(&s->all, local ? EP_LOCAL : 0);
     if (l.n == 0) {
         free(l.v);
-        l = chosen(all, EP_TERMINATING | where);
+        return NULL;
     }
-    if (l.n == 0) {
-        free(l.v);
-        return local && all->n > 0 ? th_xstrdup("drop") : NULL;
-    }
-    bool sticky = th_streq(th_json_path_str(svc, "spec.sessionAffinity"), "ClientIP");
-    th_buf_printf(&g->chains, "\tchain s%d {\n\t\tmeta l4proto %s dnat ip to ", g->next, proto);
-    if (l.n == 1) {
-        th_buf_printf(&g->chains, "%s:%d\n", l.v[0].ip, l.v[0].port);
-    } else {
-        th_buf_printf(&g->chains, "%s mod %zu map { ", sticky ? "jhash ip saddr" : "numgen random",
-                      l.n);
-        for (size_t i = 0; i < l.n; i++) {
-            th_buf_printf(&g->chains, "%s%zu : %s . %d", i ? ", " : "", i, l.v[i].ip, l.v[i].port);
+    char *verdict = th_xasprintf("goto %s-%s", local ? "local" : "svc", s->key);
+    const char *chain = verdict + strlen("goto ");
+    if (!th_nft_has_chain(g->t, chain)) {
+        th_nft_chain(g->t, chain, NULL);
+        if (th_streq(th_json_path_str(s->svc, "spec.sessionAffinity"), "ClientIP")) {
+            sticky_rules(g, s, chain, &l);
+        } else {
+            plain_rules(g, s, chain, &l);
         }
-        th_buf_puts(&g->chains, " }\n");
     }
-    th_buf_puts(&g->chains, "\t}\n");
     for (size_t i = 0; i < l.n; i++) {
-        th_hmap_set(&g->hairpin, l.v[i].ip, NULL);
+        th_autofree char *self = th_xasprintf("%s . %s", l.v[i].ip, l.v[i].ip);
+        (void)th_nft_element(g->t, "hairpin", self, NULL);
     }
     free(l.v);
-    return th_xasprintf("goto s%d", g->next++);
+    return verdict;
 }
 
-static void element(struct th_buf *b, const char *text)
+/* What becomes of traffic to the ClusterIP. */
+static char *internal_verdict(struct gen *g, const struct svcport *s)
 {
-    th_buf_printf(b, "%s\n\t\t\t%s", b->n ? "," : "", text);
+    bool local = th_streq(th_json_path_str(s->svc, "spec.internalTrafficPolicy"), "Local");
+    char *v = endpoints_verdict(g, s, local);
+    return v ? v : th_xstrdup(local && s->all.n > 0 ? "drop" : "goto refuse");
 }
 
-/* An address of a Service: into the map, or to be refused when it is nobody else's. */
-static void vip(struct gen *g, const char *ip, const char *proto, int port, const char *v, bool cluster)
+/* And to node ports, external addresses and load balancers. */
+static char *external_verdict(struct gen *g, const struct svcport *s)
 {
-    th_autofree char *key = th_xasprintf("%s . %s . %d", ip, proto, port);
-    if (!is_ip4(ip) || th_streq(ip, g->o->cluster_dns) || th_hmap_has(&g->seen, key)) {
+    th_autofree char *all = endpoints_verdict(g, s, false);
+    if (!th_streq(th_json_path_str(s->svc, "spec.externalTrafficPolicy"), "Local") || !all) {
+        return all ? th_steal(&all) : th_xstrdup("goto refuse");
+    }
+    th_autofree char *local = endpoints_verdict(g, s, true);
+    char *verdict = th_xasprintf("goto ext-%s", s->key);
+    const char *chain = verdict + strlen("goto ");
+    th_nft_chain(g->t, chain, NULL);
+    th_nft_rule(g->t, chain, "ip saddr %s %s", g->o->pod_cidr, all);
+    th_nft_rule(g->t, chain, "fib saddr type local %s", all);
+    th_nft_rule(g->t, chain, "%s", local ? local : "drop");
+    return verdict;
+}
+
+/* The external verdict behind loadBalancerSourceRanges. */
+static char *firewalled(struct gen *g, const struct svcport *s, const char *external)
+{
+    const struct th_json *ranges = th_json_path(s->svc, "spec.loadBalancerSourceRanges");
+    if (th_json_len(ranges) == 0) {
+        return th_xstrdup(external);
+    }
+    char *verdict = th_xasprintf("goto fw-%s", s->key);
+    const char *chain = verdict + strlen("goto ");
+    th_nft_chain(g->t, chain, NULL);
+    for (size_t i = 0; i < th_json_len(ranges); i++) {
+        const char *r = th_json_str(th_json_at(ranges, i));
+        if (is_cidr4(r)) {
+            th_nft_rule(g->t, chain, "ip saddr %s %s", r, external);
+        }
+    }
+    th_nft_rule(g->t, chain, "drop");
+    return verdict;
+}
+
+/* ---- ways to a Service port ---- */
+
+static void address(struct gen *g, const struct svcport *s, const char *ip, const char *verdict)
+{
+    if (th_is_ip4(ip) && !th_streq(ip, g->o->cluster_dns)) {
+        th_autofree char *key = th_xasprintf("%s . %s . %d", ip, s->proto, s->number);
+        (void)th_nft_element(g->t, "services", key, verdict);
+    }
+}
+
+static void port_of_node(struct gen *g, const struct svcport *s, const char *map, int64_t port,
+                         const char *verdict)
+{
+    if (port > 0 && port < 65536) {
+        th_autofree char *key = th_xasprintf("%s . %d", s->proto, (int)port);
+        (void)th_nft_element(g->t, map, key, verdict);
+    }
+}
+
+static void load_balancer(struct gen *g, const struct svcport *s, const char *external)
+{
+    th_autofree char *v = firewalled(g, s, external);
+    char ip[INET_ADDRSTRLEN];
+    const char *cluster_ip = th_json_path_str(s->svc, "spec.clusterIP");
+    if (th_lb_ours(s->svc)) {
+        if (th_lb_ip(g->o, cluster_ip, ip)) {
+            address(g, s, ip, v);
+        }
+        if (th_lb_inside_ip(cluster_ip, ip)) {
+            address(g, s, ip, v);
+        }
+        port_of_node(g, s, "entries", th_json_path_int(s->port, TH_ENTRY_PORT, 0), external);
         return;
     }
-    th_hmap_set(&g->seen, key, NULL);
-    if (v) {
-        th_autofree char *e = th_xasprintf("%s : %s", key, v);
-        element(&g->vips, e);
-    } else if (!cluster) {
-        element(&g->reject_ext, key);
-    }
-}
-
-static void node_port(struct gen *g, const char *proto, int port, const char *v)
-{
-    th_autofree char *key = th_xasprintf("%s . %d", proto, port);
-    if (port <= 0 || th_hmap_has(&g->seen, key)) {
-        return;
-    }
-    th_hmap_set(&g->seen, key, NULL);
-    if (v) {
-        th_autofree char *e = th_xasprintf("%s : %s", key, v);
-        element(&g->nodeports, e);
-    } else {
-        element(&g->noports, key);
-    }
-}
-
-bool th_lb_ip(const struct th_net_opts *o, const char *cluster_ip, char out[INET_ADDRSTRLEN])
-{
-    struct in_addr a;
-    if (!cluster_ip || inet_pton(AF_INET, cluster_ip, &a) != 1 || o->profile_number < 0 ||
-        o->profile_number > 159) {
-        return false;
-    }
-    uint32_t net = (127u << 24) | ((uint32_t)(96 + o->profile_number) << 16);
-    a.s_addr = htonl(net | (ntohl(a.s_addr) & 0xffff));
-    (void)inet_ntop(AF_INET, &a, out, INET_ADDRSTRLEN);
-    return true;
-}
-
-static void external(struct gen *g, const struct th_json *svc, const char *proto, int port,
-                     const char *v)
-{
-    struct th_json *ext = th_json_path(svc, "spec.externalIPs");
-    for (size_t i = 0; i < th_json_len(ext); i++) {
-        const char *ip = th_json_str(th_json_at(ext, i));
-        vip(g, ip ? ip : "", proto, port, v, false);
-    }
-    if (!th_streq(th_json_path_str(svc, "spec.type"), "LoadBalancer")) {
-        return;
-    }
-    char lb[INET_ADDRSTRLEN];
-    if (th_lb_ip(g->o, th_json_path_str(svc, "spec.clusterIP"), lb)) {
-        vip(g, lb, proto, port, v, false); /* processes on the node's own network */
-    }
-    struct th_json *in = th_json_path(svc, "status.loadBalancer.ingress");
+    struct th_json *in = th_json_path(s->svc, "status.loadBalancer.ingress");
     for (size_t i = 0; i < th_json_len(in); i++) {
-        const char *ip = th_json_path_str(th_json_at(in, i), "ip");
         if (!th_streq(th_json_path_str(th_json_at(in, i), "ipMode"), "Proxy")) {
-            vip(g, ip ? ip : "", proto, port, v, false);
+            address(g, s, th_json_path_str(th_json_at(in, i), "ip"), v);
+        }
+    }
+}
+
+static void service_port(struct gen *g, struct svcport *s)
+{
+    const char *type = th_json_path_str(s->svc, "spec.type");
+    struct th_json *ips = th_json_path(s->svc, "spec.externalIPs");
+    int64_t node_port = th_json_path_int(s->port, "nodePort", 0);
+    bool lb = th_streq(type, "LoadBalancer");
+    collect(g, s);
+    th_autofree char *in = internal_verdict(g, s);
+    address(g, s, th_json_path_str(s->svc, "spec.clusterIP"), in);
+    if (lb || node_port > 0 || th_json_len(ips) > 0) {
+        th_autofree char *ext = external_verdict(g, s);
+        for (size_t i = 0; i < th_json_len(ips); i++) {
+            address(g, s, th_json_str(th_json_at(ips, i)), ext);
+        }
+        port_of_node(g, s, "nodeports", node_port, ext);
+        if (lb) {
+            load_balancer(g, s, ext);
         }
     }
 }
@@ -250,110 +376,145 @@ static void external(struct gen *g, const struct th_json *svc, const char *proto
 static void service(struct gen *g, const struct th_json *svc)
 {
     const char *ip = th_json_path_str(svc, "spec.clusterIP");
-    if (!is_ip4(ip) || th_streq(th_json_path_str(svc, "spec.type"), "ExternalName") ||
+    if (!th_is_ip4(ip) || th_streq(th_json_path_str(svc, "spec.type"), "ExternalName") ||
         th_json_has(th_json_path(svc, "metadata.labels"), "service.kubernetes.io/service-proxy-name")) {
         return;
     }
-    bool in_local = th_streq(th_json_path_str(svc, "spec.internalTrafficPolicy"), "Local");
-    bool ex_local = th_streq(th_json_path_str(svc, "spec.externalTrafficPolicy"), "Local");
     if (!th_streq(ip, g->o->cluster_dns)) {
-        element(&g->cluster_ips, ip);
+        (void)th_nft_element(g->t, "cluster_ips", ip, NULL);
     }
     struct th_json *ports = th_json_path(svc, "spec.ports");
     for (size_t i = 0; i < th_json_len(ports); i++) {
-        const struct th_json *p = th_json_at(ports, i);
-        const char *proto = proto_of(p);
-        int number = (int)th_json_path_int(p, "port", 0);
-        struct eps all = {0};
-        collect(g, svc, p, &all);
-        th_autofree char *in = verdict(g, svc, proto, &all, in_local);
-        th_autofree char *ex = in_local == ex_local ? th_xstrdup(in)
-                                                    : verdict(g, svc, proto, &all, ex_local);
-        vip(g, ip, proto, number, in, true);
-        external(g, svc, proto, number, ex);
-        node_port(g, proto, (int)th_json_path_int(p, "nodePort", 0), ex);
-        free(all.v);
+        struct svcport s = {.svc = svc, .port = th_json_at(ports, i)};
+        s.proto = th_proto_of(s.port);
+        s.number = (int)th_json_path_int(s.port, "port", 0);
+        s.key = th_xasprintf("%s/%s/%s/%d", th_json_path_str(svc, "metadata.namespace"),
+                             th_json_path_str(svc, "metadata.name"), s.proto, s.number);
+        service_port(g, &s);
+        free(s.key);
+        free(s.all.v);
     }
 }
 
-static void set_of(struct th_buf *b, const char *kind, const char *name, const char *type,
-                   const struct th_buf *elements)
+/* ---- what is always there ---- */
+
+static void frame(struct gen *g)
 {
-    th_buf_printf(b, "\t%s %s {\n\t\ttype %s\n", kind, name, type);
-    if (elements->n > 0) {
-        th_buf_printf(b, "\t\telements = {%s\n\t\t}\n", elements->p);
-    }
-    th_buf_puts(b, "\t}\n");
+    struct th_nft_table *t = g->t;
+    const struct th_net_opts *o = g->o;
+    th_nft_set(t, "services", true, SERVICE_TYPE " : verdict");
+    th_nft_set(t, "nodeports", true, "type inet_proto . inet_service : verdict");
+    th_nft_set(t, "entries", true, "type inet_proto . inet_service : verdict");
+    th_nft_set(t, "cluster_ips", false, "type ipv4_addr");
+    th_nft_set(t, "hairpin", false, "type ipv4_addr . ipv4_addr");
+
+    th_nft_chain(t, "refuse", NULL);
+    th_nft_rule(t, "refuse", "meta l4proto tcp reject with tcp reset");
+    th_nft_rule(t, "refuse", "reject");
+
+    th_nft_chain(t, "dispatch", NULL);
+    th_nft_rule(t, "dispatch", "ip daddr . meta l4proto . th dport vmap @services");
+    th_nft_rule(t, "dispatch", "ip daddr @cluster_ips goto refuse");
+    th_nft_rule(t, "dispatch", "ip daddr %s return", o->cluster_dns);
+    th_nft_rule(t, "dispatch", "ip daddr %s drop", o->service_cidr);
+    th_nft_rule(t, "dispatch", "ip daddr %s goto refuse", TH_LB_INSIDE_CIDR);
+    th_nft_rule(t, "dispatch", "fib daddr type local meta l4proto . th dport vmap @nodeports");
+    th_nft_rule(t, "dispatch", "fib daddr type local ip saddr != %s meta l4proto . th dport vmap @entries",
+                o->pod_cidr);
+
+    th_nft_chain(t, "prerouting", "type nat hook prerouting priority -100");
+    th_nft_rule(t, "prerouting", "jump dispatch");
+    th_nft_chain(t, "output", "type nat hook output priority -100");
+    th_nft_rule(t, "output", "jump dispatch");
+    th_nft_chain(t, "postrouting", "type nat hook postrouting priority 100");
+    th_nft_rule(t, "postrouting", "ip saddr . ip daddr @hairpin snat to %s", o->node_ip);
+    th_nft_rule(t, "postrouting", "ip saddr 127.0.0.0/8 ip daddr != 127.0.0.0/8 snat to %s", o->node_ip);
+    th_nft_rule(t, "postrouting", "ip saddr %s ip daddr != %s oifname != \"th*\" snat to %s", o->pod_cidr,
+                o->pod_cidr, o->node_ip);
 }
 
-static void hairpins(struct gen *g, struct th_buf *ret)
+struct th_nft_table *th_ruleset_new(const struct th_net_opts *o, const struct th_net_state *st)
 {
-    th_autostrv struct th_strv ips = TH_STRV_INIT;
-    struct th_hmap_entry *e;
-    for (size_t it = 0; (e = th_hmap_next(&g->hairpin, &it));) {
-        th_strv_add(&ips, e->key);
+    struct gen g = {.o = o, .st = st, .t = th_nft_table_new("ip", "thimble")};
+    frame(&g);
+    for (size_t i = 0; i < th_json_len(st->services); i++) {
+        service(&g, th_json_at(st->services, i));
     }
-    th_strv_sort(&ips);
-    for (size_t i = 0; i < ips.n; i++) {
-        th_autofree char *t = th_xasprintf("%s . %s", ips.v[i], ips.v[i]);
-        element(ret, t);
-    }
+    return g.t;
 }
 
-static void base_chains(struct gen *g, struct th_buf *b)
+/* ---- where UDP goes ---- */
+
+static void ways_free(void *p)
 {
-    static const char LOOK[] = "\t\tip daddr . meta l4proto . th dport vmap @vips\n"
-                               "\t\tfib daddr type local meta l4proto . th dport vmap @nodeports\n";
-    static const char REFUSE[] = "\t\tct state new ip daddr . meta l4proto . th dport @noext reject\n";
-    th_buf_printf(b, "\tchain prerouting {\n\t\ttype nat hook prerouting priority -100\n%s\t}\n", LOOK);
-    th_buf_printf(b, "\tchain output {\n\t\ttype nat hook output priority -100\n%s\t}\n", LOOK);
-    th_buf_printf(b,
-                  "\tchain postrouting {\n\t\ttype nat hook postrouting priority 100\n"
-                  "\t\tip saddr . ip daddr @hairpin snat to %s\n"
-                  "\t\tip saddr 127.0.0.0/8 ip daddr != 127.0.0.0/8 snat to %s\n"
-                  "\t\tip saddr %s ip daddr != %s oifname != \"th*\" snat to %s\n\t}\n",
-                  g->o->node_ip, g->o->node_ip, g->o->pod_cidr, g->o->pod_cidr, g->o->node_ip);
-    th_buf_printf(b,
-                  "\tchain forward {\n\t\ttype filter hook forward priority -10\n"
-                  "\t\tct state new ip daddr @cluster_ips reject\n%s\t}\n",
-                  REFUSE);
-    th_buf_printf(b,
-                  "\tchain local_out {\n\t\ttype filter hook output priority -10\n"
-                  "\t\tct state new ip daddr @cluster_ips reject\n%s"
-                  "\t}\n",
-                  REFUSE);
-    th_buf_printf(b,
-                  "\tchain input {\n\t\ttype filter hook input priority -10\n"
-                  "\t\tct state new meta l4proto . th dport @noports reject\n%s\t}\n",
-                  REFUSE);
+    th_strv_done(p);
+    free(p);
 }
 
-void th_ruleset_build(const struct th_net_opts *o, struct th_json *services, struct th_json *slices,
-                      struct th_buf *ret)
+static void way(struct th_hmap *ways, const char *ip, int64_t port, const struct eps *l, struct th_buf *text)
 {
-    struct gen g = {.o = o, .slices = slices};
-    th_hmap_init(&g.seen, NULL);
-    th_hmap_init(&g.hairpin, NULL);
-    for (size_t i = 0; i < th_json_len(services); i++) {
-        service(&g, th_json_at(services, i));
+    th_autofree char *key = th_xasprintf("%s %d", ip, (int)port);
+    if (port <= 0 || th_hmap_has(ways, key)) {
+        return;
     }
-    th_autobuf struct th_buf hair = TH_BUF_INIT;
-    hairpins(&g, &hair);
-    th_buf_puts(ret, "add table ip thimble\ndelete table ip thimble\ntable ip thimble {\n");
-    th_buf_addstr(ret, th_buf_str(&g.chains));
-    set_of(ret, "map", "vips", "ipv4_addr . inet_proto . inet_service : verdict", &g.vips);
-    set_of(ret, "map", "nodeports", "inet_proto . inet_service : verdict", &g.nodeports);
-    set_of(ret, "set", "noports", "inet_proto . inet_service", &g.noports);
-    set_of(ret, "set", "noext", "ipv4_addr . inet_proto . inet_service", &g.reject_ext);
-    set_of(ret, "set", "cluster_ips", "ipv4_addr", &g.cluster_ips);
-    set_of(ret, "set", "hairpin", "ipv4_addr . ipv4_addr", &hair);
-    base_chains(&g, ret);
-    th_buf_puts(ret, "}\n");
-    struct th_buf *bufs[] = {&g.chains,  &g.vips,       &g.nodeports,
-                             &g.noports, &g.reject_ext, &g.cluster_ips};
-    for (size_t i = 0; i < TH_ARRAY_LEN(bufs); i++) {
-        th_buf_done(bufs[i]);
+    struct th_strv *ends = TH_NEW(struct th_strv);
+    th_buf_printf(text, "%s:", key);
+    for (size_t i = 0; i < l->n; i++) {
+        th_strv_addf(ends, "%s %d", l->v[i].ip, l->v[i].port);
+        th_buf_printf(text, " %s %d,", l->v[i].ip, l->v[i].port);
     }
-    th_hmap_done(&g.seen);
-    th_hmap_done(&g.hairpin);
+    th_buf_putc(text, '\n');
+    th_hmap_set(ways, key, ends);
+}
+
+static void ways_of(struct gen *g, struct svcport *s, struct th_hmap *ways, struct th_buf *text)
+{
+    char ip[INET_ADDRSTRLEN];
+    const char *cluster_ip = th_json_path_str(s->svc, "spec.clusterIP");
+    struct th_json *ips = th_json_path(s->svc, "spec.externalIPs");
+    collect(g, s);
+    struct eps l = usable(&s->all, 0), here = usable(&s->all, EP_LOCAL);
+    for (size_t i = 0; i < here.n; i++) { /* may be others when none is ready here */
+        l.v = th_xgrow(l.v, &l.cap, l.n + 1, sizeof(*l.v));
+        l.v[l.n++] = here.v[i];
+    }
+    way(ways, cluster_ip, s->number, &l, text);
+    way(ways, "*", th_json_path_int(s->port, "nodePort", 0), &l, text);
+    for (size_t i = 0; i < th_json_len(ips); i++) {
+        const char *e = th_json_str(th_json_at(ips, i));
+        way(ways, e ? e : "", s->number, &l, text);
+    }
+    if (th_lb_ours(s->svc)) {
+        way(ways, "*", th_json_path_int(s->port, TH_ENTRY_PORT, 0), &l, text);
+        if (th_lb_ip(g->o, cluster_ip, ip)) {
+            way(ways, ip, s->number, &l, text);
+        }
+        if (th_lb_inside_ip(cluster_ip, ip)) {
+            way(ways, ip, s->number, &l, text);
+        }
+    }
+    free(l.v);
+    free(here.v);
+    free(s->all.v);
+}
+
+void th_ruleset_udp(const struct th_net_opts *o, const struct th_net_state *st, struct th_hmap *ways,
+                    struct th_buf *text)
+{
+    struct gen g = {.o = o, .st = st};
+    th_hmap_init(ways, ways_free);
+    for (size_t i = 0; i < th_json_len(st->services); i++) {
+        const struct th_json *svc = th_json_at(st->services, i);
+        struct th_json *ports = th_is_ip4(th_json_path_str(svc, "spec.clusterIP"))
+                                    ? th_json_path(svc, "spec.ports")
+                                    : NULL;
+        for (size_t k = 0; k < th_json_len(ports); k++) {
+            struct svcport s = {.svc = svc, .port = th_json_at(ports, k)};
+            s.proto = th_proto_of(s.port);
+            s.number = (int)th_json_path_int(s.port, "port", 0);
+            if (th_streq(s.proto, "udp")) {
+                ways_of(&g, &s, ways, text);
+            }
+        }
+    }
 }
