@@ -11,6 +11,11 @@ struct th_controllers_opts {
     const char *cluster_domain;
     const char *ca_cert_pem; /* what root-CA ConfigMaps carry */
     size_t workers;          /* 0: default */
+    /* As kube-controller-manager's flags of these names; 0: its default. */
+    int64_t node_monitor_period_ms;    /* 5 s */
+    int64_t node_monitor_grace_ms;     /* 40 s */
+    int64_t node_startup_grace_ms;     /* 60 s */
+    int64_t terminated_pod_gc_threshold; /* 12500 */
 };
 /* Gives at once; informers synchronize in the background. The client is borrowed and must outlive
  * the set. */

@@ -7,6 +7,7 @@
  */
 #include "controlplane/controlplane.h"
 
+#include "base/clock.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "controlplane/api/api.h"
@@ -31,6 +32,7 @@ struct config {
     const char *service_cidr, *pod_cidr, *cluster_domain, *dns_ip, *advertise;
     const char *controllers, *scheduler, *node_socket;
     const char *run, *etc, *continue_expiry;
+    const char *node_monitor_period, *node_monitor_grace, *pod_gc_threshold;
     struct th_strv disable_admission;
     struct th_strv made; /* strings that the members above point to */
     int ready_fd;
@@ -62,6 +64,8 @@ static const char usage[] =
     "  --token-file FILE       static tokens: token,user,uid,\"group,...\"\n"
     "  --service-cidr, --pod-cidr CIDR, --cluster-domain NAME, --dns-ip IP\n"
     "  --controllers all|none|NAME,-NAME   --scheduler on|off\n"
+    "  --node-monitor-period, --node-monitor-grace-period DURATION (default 5s, 40s)\n"
+    "  --terminated-pod-gc-threshold N (default 12500)\n"
     "  --disable-admission NAME,...   --node-socket PATH\n"
     "  --kubeconfig PATH       admin's kubeconfig (default: DIR/admin.kubeconfig)\n"
     "  --etc DIR               identity files and cluster.json of `thimbled init` give defaults\n"
@@ -84,6 +88,9 @@ static const struct option options[] = {
     {"ready-fd", required_argument, NULL, 18},    {"help", no_argument, NULL, 'h'},
     {"continue-expiry", required_argument, NULL, 19},
     {"run", required_argument, NULL, 'r'},        {"etc", required_argument, NULL, 'e'},
+    {"node-monitor-period", required_argument, NULL, 22},
+    {"node-monitor-grace-period", required_argument, NULL, 20},
+    {"terminated-pod-gc-threshold", required_argument, NULL, 21},
     {NULL, 0, NULL, 0},
 };
 
@@ -99,7 +106,8 @@ static int parse_flags(int argc, char **argv, struct config *c)
         [17] = &c->kubeconfig,   [19] = &c->continue_expiry,
          ['a'] = &c->advertise,    ['d'] = &c->data,
         ['l'] = &c->listen,      ['u'] = &c->unix_socket,   ['r'] = &c->run,
-        ['e'] = &c->etc,
+        ['e'] = &c->etc,         [22] = &c->node_monitor_period,
+        [20] = &c->node_monitor_grace, [21] = &c->pod_gc_threshold,
     };
     optind = 1;
     for (int o = 0; (o = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
@@ -259,6 +267,14 @@ static int start_allocator(const struct config *c, struct th_cluster *k, struct 
     return 0;
 }
 
+static int duration(const char *text, int64_t *ret_ms, struct th_err *err)
+{
+    int64_t us = 0;
+    TH_TRY(text ? th_duration_parse(text, &us, err) : 0);
+    *ret_ms = us / 1000;
+    return 0;
+}
+
 static int start_workers(const struct config *c, const struct th_cluster *k, struct parts *p,
                          struct th_err *err)
 {
@@ -275,6 +291,10 @@ static int start_workers(const struct config *c, const struct th_cluster *k, str
                                         .service_cidr = k->service_cidr,
                                         .cluster_domain = k->cluster_domain,
                                         .ca_cert_pem = k->ca_cert_pem};
+        TH_TRY(duration(c->node_monitor_period, &o.node_monitor_period_ms, err));
+        TH_TRY(duration(c->node_monitor_grace, &o.node_monitor_grace_ms, err));
+        o.terminated_pod_gc_threshold =
+            c->pod_gc_threshold ? strtoll(c->pod_gc_threshold, NULL, 10) : 0;
         TH_TRY(th_controllers_start(p->controllers_client, &o, &p->controllers, err));
     }
 #endif

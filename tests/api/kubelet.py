@@ -44,8 +44,11 @@ class Player:
         self.stopping = False
         for n in nodes:
             self.add_node(node(n))
+        self.ended = threading.Event()
         self.thread = threading.Thread(target=self.run, daemon=True)
         self.thread.start()
+        self.heart = threading.Thread(target=self.beat, daemon=True)
+        self.heart.start()
 
     def add_node(self, obj):
         s, o = self.c.api("POST", "/api/v1/nodes", obj)
@@ -61,6 +64,15 @@ class Player:
         if s == 404:
             s, o = self.c.api("POST", p, {"metadata": {"name": name}, "spec": spec})
         assert s in (200, 201), o
+
+    def beat(self):
+        while not self.ended.wait(1):
+            for n in sorted(self.nodes - self.dead):
+                try:
+                    self.renew(n)
+                except (OSError, AssertionError, ValueError):
+                    if self.c.proc.poll() is not None:
+                        return
 
     def run(self):
         while not self.stopping:
@@ -124,6 +136,8 @@ class Player:
 
     def stop(self):
         self.stopping = True
+        self.ended.set()
+        self.heart.join(timeout=10)
         if self.conn and self.conn.sock:
             try:
                 self.conn.sock.shutdown(2)

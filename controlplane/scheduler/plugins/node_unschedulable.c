@@ -1,6 +1,6 @@
 /* NodeUnschedulable: cordoned nodes take only pods that tolerate the taint of that name. */
 #include "controlplane/scheduler/plugin.h"
-#include "controlplane/scheduler/toleration.h"
+#include "controlplane/schema/toleration.h"
 
 static const char *filter(const struct th_sched_ctx *c, const struct th_node_info *n, char *buf,
                           char **ret_more)

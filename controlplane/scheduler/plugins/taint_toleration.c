@@ -3,34 +3,7 @@
  * PreferNoSchedule ones count against a node.
  */
 #include "controlplane/scheduler/plugin.h"
-#include "controlplane/scheduler/toleration.h"
-
-bool th_tolerates(const struct th_json *tolerations, const struct th_json *taint)
-{
-    const char *key = th_json_path_str(taint, "key");
-    const char *value = th_json_path_str(taint, "value");
-    const char *effect = th_json_path_str(taint, "effect");
-    for (size_t i = 0; i < th_json_len(tolerations); i++) {
-        const struct th_json *t = th_json_at(tolerations, i);
-        const char *t_effect = th_json_path_str(t, "effect");
-        const char *t_key = th_json_path_str(t, "key");
-        const char *t_value = th_json_path_str(t, "value");
-        const char *op = th_json_path_str(t, "operator");
-        if (t_effect && *t_effect && !th_streq(t_effect, effect)) {
-            continue;
-        }
-        if (t_key && *t_key && !th_streq(t_key, key)) {
-            continue;
-        }
-        if (th_streq(op, "Exists")) {
-            return true;
-        }
-        if (t_key && *t_key && th_streq(t_value ? t_value : "", value ? value : "")) {
-            return true;
-        }
-    }
-    return false;
-}
+#include "controlplane/schema/toleration.h"
 
 static const char *filter(const struct th_sched_ctx *c, const struct th_node_info *n, char *buf,
                           char **ret_more)

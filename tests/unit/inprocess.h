@@ -1,0 +1,182 @@
+#ifndef TH_TEST_INPROCESS_H
+#define TH_TEST_INPROCESS_H
+/* A control plane in this process, in memory, on a simulated clock: for controllers and scheduler,
+ * whose timers of minutes are tests of milliseconds here. Nothing but the tests moves the time;
+ * conditions are waited for in real time. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "base/json/json.h"
+#include "base/log.h"
+#include "controlplane/api/api.h"
+#include "controlplane/api/local.h"
+#include "controlplane/controllers/controllers.h"
+#include "controlplane/resources/ipalloc.h"
+#include "controlplane/scheduler/scheduler.h"
+#include <time.h>
+
+#define T0_MS 1767225600000 /* 2026-01-01T00:00:00Z */
+#define WAIT_MS 20000
+
+struct inproc {
+    struct th_cluster cluster;
+    struct th_store *store;
+    struct th_api *api;
+    struct th_client *client;
+    struct th_controllers *controllers;
+    struct th_scheduler *scheduler;
+};
+
+/* only: as th_controllers_opts.only, NULL: no controllers. */
+static inline struct inproc *inproc_new(const char *only, bool scheduler)
+{
+    struct inproc *p = TH_NEW(struct inproc);
+    struct th_err err TH_CLEANUP(th_err_done) = TH_ERR_INIT;
+    th_clock_simulate(T0_MS);
+    p->cluster = (struct th_cluster){.service_cidr = "10.96.0.0/16",
+                                     .pod_cidr = "10.244.0.0/16",
+                                     .cluster_domain = "cluster.local",
+                                     .dns_ip = "10.96.0.10",
+                                     .advertise_ip = "127.0.0.1",
+                                     .advertise_port = 6443,
+                                     .node_port_first = 30000,
+                                     .node_port_last = 32767,
+                                     .sa_issuer = "https://kubernetes.default.svc.cluster.local"};
+    struct th_store_opts so = {.path = NULL};
+    assert_int_equal(th_store_open(&so, &p->store, &err), 0);
+    assert_int_equal(
+        th_ipalloc_new(p->cluster.service_cidr, 30000, 32767, &p->cluster.services, &err), 0);
+    static const char *const no_plugins[] = {"ServiceAccount", NULL};
+    struct th_api_opts ao = {
+        .store = p->store, .cluster = &p->cluster, .disable_admission = no_plugins};
+    assert_int_equal(th_api_new(&ao, &p->api, &err), 0);
+    assert_int_equal(th_api_bootstrap(p->api, &err), 0);
+    assert_int_equal(th_client_new_local(p->api, NULL, NULL, "test", &p->client, &err), 0);
+    if (only) {
+        struct th_controllers_opts co = {.only = only, .pod_cidr = p->cluster.pod_cidr};
+        assert_int_equal(th_controllers_start(p->client, &co, &p->controllers, &err), 0);
+    }
+    if (scheduler) {
+        struct th_scheduler_opts o = {.name = NULL};
+        assert_int_equal(th_scheduler_start(p->client, &o, &p->scheduler, &err), 0);
+    }
+    return p;
+}
+
+static inline void inproc_free(struct inproc *p)
+{
+    th_scheduler_stop(p->scheduler);
+    th_controllers_stop(p->controllers);
+    th_client_free(p->client);
+    th_api_free(p->api);
+    th_store_close(p->store);
+    th_ipalloc_free(p->cluster.services);
+    th_clock_real();
+    free(p);
+}
+
+static inline void pause_ms(long ms)
+{
+    struct timespec ts = {ms / 1000, (ms % 1000) * 1000000};
+    (void)nanosleep(&ts, NULL);
+}
+
+/* The object at path ("/api/v1/nodes/n"), or NULL; the caller unrefs. */
+static inline struct th_json *api_get(struct inproc *p, const char *path)
+{
+    struct th_err err TH_CLEANUP(th_err_done) = TH_ERR_INIT;
+    struct th_buf body TH_CLEANUP(th_buf_done) = TH_BUF_INIT;
+    struct th_json *o = NULL;
+    struct th_raw_req req = {.method = "GET", .path = path};
+    if (th_client_raw(p->client, &req, NULL, &body, &err) < 0) {
+        return NULL;
+    }
+    assert_int_equal(th_json_parse(th_buf_cstr(&body), body.n, NULL, &o, &err), 0);
+    return o;
+}
+
+/* Sends text (single quotes stand for double ones); fails the test when it is refused. */
+static inline struct th_json *api_send(struct inproc *p, const char *method, const char *path,
+                                       const char *type, const char *text)
+{
+    struct th_err err TH_CLEANUP(th_err_done) = TH_ERR_INIT;
+    struct th_buf body TH_CLEANUP(th_buf_done) = TH_BUF_INIT;
+    struct th_json *o = NULL;
+    th_autofree char *quoted = th_xstrdup(text);
+    for (char *c = quoted; *c; c++) {
+        *c = *c == '\'' ? '"' : *c;
+    }
+    struct th_raw_req req = {.method = method,
+                             .path = path,
+                             .content_type = type,
+                             .body = {quoted, strlen(quoted)}};
+    if (th_client_raw(p->client, &req, NULL, &body, &err) < 0) {
+        fail_msg("%s %s: %s", method, path, err.msg);
+    }
+    assert_int_equal(th_json_parse(th_buf_cstr(&body), body.n, NULL, &o, &err), 0);
+    return o;
+}
+
+static inline void api_make(struct inproc *p, const char *path, const char *text)
+{
+    th_json_unref(api_send(p, "POST", path, "application/json", text));
+}
+
+static inline void api_patch(struct inproc *p, const char *path, const char *text)
+{
+    th_json_unref(api_send(p, "PATCH", path, "application/merge-patch+json", text));
+}
+
+static inline void api_delete(struct inproc *p, const char *path)
+{
+    struct th_err err TH_CLEANUP(th_err_done) = TH_ERR_INIT;
+    struct th_buf body TH_CLEANUP(th_buf_done) = TH_BUF_INIT;
+    struct th_raw_req req = {.method = "DELETE", .path = path};
+    assert_int_equal(th_client_raw(p->client, &req, NULL, &body, &err), 0);
+}
+
+/* Waits until check(object at path, which may be NULL) is true. The clock creeps on meanwhile, for
+ * what is tried again after a conflict. */
+static inline void await(struct inproc *p, const char *what, const char *path,
+                         bool (*check)(const struct th_json *o))
+{
+    int64_t until = th_mono_real_ms() + WAIT_MS;
+    for (;;) {
+        struct th_json *o TH_AUTO(th_json) = api_get(p, path);
+        if (check(o)) {
+            return;
+        }
+        if (th_mono_real_ms() > until) {
+            th_autofree char *text = th_json_to_string(o);
+            fail_msg("waited for: %s\n%s", what, text);
+        }
+        pause_ms(5);
+        th_clock_advance_ms(5);
+    }
+}
+
+/* The same with the clock moving on in steps (at most `most_ms`) while nothing comes: for what is
+ * to happen at some time not later than that. */
+static inline void await_within(struct inproc *p, const char *what, const char *path,
+                                bool (*check)(const struct th_json *o), int64_t most_ms)
+{
+    int64_t begin = th_now_ms();
+    int64_t until = th_mono_real_ms() + WAIT_MS;
+    for (;;) {
+        struct th_json *o TH_AUTO(th_json) = api_get(p, path);
+        if (check(o)) {
+            return;
+        }
+        if (th_now_ms() - begin < most_ms) {
+            th_clock_advance_ms(1000);
+        } else if (th_mono_real_ms() > until) {
+            th_autofree char *text = th_json_to_string(o);
+            fail_msg("waited for: %s\n%s", what, text);
+        }
+        pause_ms(5);
+    }
+}
+#endif
