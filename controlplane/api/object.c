@@ -97,21 +97,13 @@ static int validate(struct th_call *c, const struct th_json *obj, const struct t
     } else {
         th_meta_validate(c, obj, &local);
     }
-    bool status = old && c->sub && th_streq(c->sub->name, "status");
-    if (status && c->res->s.validate_status) {
-        c->res->s.validate_status(&c->ctx, obj, old, &local);
-    }
-    if (!status && c->kind) {
-        (void)th_schema_validate(c->kind->type, obj, "", &local);
-    }
-    if (!status && c->res->s.validate) {
-        c->res->s.validate(&c->ctx, obj, &local);
-    }
-    if (!status && old && c->res->s.validate_update) {
-        c->res->s.validate_update(&c->ctx, obj, old, &local);
-    }
-    if (!status && old && c->res->s.frozen) {
-        th_frozen_check(c->res->s.frozen, obj, old, &local);
+    const struct th_strategy *s = &c->res->s;
+    if (old && c->sub && th_streq(c->sub->name, "status")) {
+        if (s->validate_status) {
+            s->validate_status(&c->ctx, obj, old, &local);
+        }
+    } else {
+        th_resource_validate(c->res, &c->ctx, obj, old, &local);
     }
     int r = th_fail_invalid(&local, c->res->group, c->res->kind,
                             th_json_path_str(obj, "metadata.name"));

@@ -42,10 +42,18 @@ void th_pod_prepare_update(const struct th_req_ctx *c, struct th_json *obj, cons
     }
 }
 
-void th_pod_validate(const struct th_req_ctx *c, const struct th_json *obj, struct th_err *err)
+void th_pod_validate_create(const struct th_req_ctx *c, const struct th_json *obj,
+                            struct th_err *err)
 {
     (void)c;
-    th_validate_pod_spec(th_json_get(obj, "spec"), "spec", err);
+    if (th_json_len(th_json_path(obj, "spec.ephemeralContainers")) > 0) {
+        th_invalid_forbidden(err, "spec.ephemeralContainers", "cannot be set on create");
+    }
+    const char *node = th_json_path_str(obj, "spec.nodeName");
+    if (node && *node && th_json_len(th_json_path(obj, "spec.schedulingGates")) > 0) {
+        th_invalid_forbidden(err, "spec.nodeName",
+                             "cannot be set until all schedulingGates have been cleared");
+    }
 }
 
 int64_t th_pod_grace(const struct th_req_ctx *c, const struct th_json *obj, int64_t asked)

@@ -134,7 +134,6 @@ void th_workload_validate(const struct th_req_ctx *c, const struct th_json *obj,
         th_invalid_value(err, "spec.template.metadata.labels", labels,
                          "`selector` does not match template `labels`");
     }
-    th_validate_pod_spec(th_json_path(obj, "spec.template.spec"), "spec.template.spec", err);
     const char *policy = th_json_path_str(obj, "spec.template.spec.restartPolicy");
     if (policy && !th_streq(policy, "Always")) {
         static const char *const only[] = {"Always", NULL};

@@ -4,8 +4,6 @@
 #include "controlplane/resources/resource.h"
 
 const char *th_pod_qos(const struct th_json *pod); /* "Guaranteed", "Burstable", "BestEffort" */
-/* Rules of a PodSpec that the tables cannot say; path is its field ("spec", "spec.template.spec"). */
-void th_validate_pod_spec(const struct th_json *spec, const char *path, struct th_err *err);
 /* What may change in a pod: images, activeDeadlineSeconds, added tolerations, gates taken away. */
 void th_pod_validate_update(const struct th_req_ctx *c, const struct th_json *obj,
                             const struct th_json *old, struct th_err *err);

@@ -53,10 +53,6 @@ struct th_frozen {
     const char *path, *words; /* what the cause says */
     bool forbidden;           /* "Forbidden: words"; otherwise "Invalid value: ...: words" */
 };
-/* Adds a cause for every member of the list that differs between obj and old. */
-void th_frozen_check(const struct th_frozen *list, const struct th_json *obj,
-                     const struct th_json *old, struct th_err *err);
-
 struct th_resource;
 /* Strategy hooks; each may be NULL. obj is the new object and may be changed by prepare hooks;
  * old is what is stored. validate hooks append causes (th_err_add_cause) and change nothing else. */
@@ -64,6 +60,9 @@ struct th_strategy {
     void (*prepare_create)(const struct th_req_ctx *c, struct th_json *obj);
     void (*prepare_update)(const struct th_req_ctx *c, struct th_json *obj, const struct th_json *old);
     void (*validate)(const struct th_req_ctx *c, const struct th_json *obj, struct th_err *err);
+    /* Further rules of a create alone, and of an update alone. */
+    void (*validate_create)(const struct th_req_ctx *c, const struct th_json *obj,
+                            struct th_err *err);
     void (*validate_update)(const struct th_req_ctx *c, const struct th_json *obj,
                             const struct th_json *old, struct th_err *err);
     /* In place of both when a status is written: the rest of the object is as it was. */
@@ -141,6 +140,10 @@ const struct th_resource *th_resource_at(size_t i);
 const struct th_resource *th_resource_find(const char *group, const char *version, const char *plural);
 const struct th_resource *th_resource_for_kind(const char *group, const char *version, const char *kind);
 const struct th_kind *th_resource_kind(const struct th_resource *r);
+/* Everything about obj but its metadata: the rules of its types (rules.tsv), the row's hooks, what never
+ * changes. old is NULL on create. Adds causes to err. */
+void th_resource_validate(const struct th_resource *r, const struct th_req_ctx *c,
+                          const struct th_json *obj, const struct th_json *old, struct th_err *err);
 /* Group order and names of discovery ("", "apiregistration.k8s.io", "apps", ...). */
 const char *th_group_at(size_t i);
 

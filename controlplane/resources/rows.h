@@ -69,7 +69,7 @@ th_prepare_create_fn th_namespace_prepare_create, th_pod_prepare_create,
 th_prepare_create_fn th_phase_pending; /* status: {phase: Pending} */
 th_prepare_update_fn th_namespace_prepare_update, th_pod_prepare_update,
     th_service_prepare_update;
-th_validate_fn th_pod_validate, th_service_validate, th_workload_validate;
+th_validate_fn th_pod_validate_create, th_service_validate, th_workload_validate;
 th_validate_update_fn th_service_validate_update;
 int64_t th_pod_grace(const struct th_req_ctx *c, const struct th_json *obj, int64_t asked);
 bool th_namespace_hold(const struct th_req_ctx *c, struct th_json *obj);

@@ -116,11 +116,6 @@ int th_schema_field_validation(enum th_field_validation mode, const struct th_st
 /* Fills defaults from the tables (schema/data/defaults.tsv rows become code or data in default.c,
  * conditions included), kind by kind. obj is the whole object of kind k. */
 void th_schema_default(const struct th_kind *k, struct th_json *obj);
-/* Table-driven validation: required fields, enums, formats, ranges, list-map key uniqueness. Adds
- * causes to err with upstream's paths and words; returns the number added. `path` is the prefix
- * ("" at the top). Hand-written rules per kind are in controlplane/resources. */
-size_t th_schema_validate(const struct th_type *t, const struct th_json *obj, const char *path,
-                          struct th_err *err);
 /* Sorts members into the table's order, recursively: the canonical form at rest. */
 void th_schema_canonicalize(const struct th_type *t, struct th_json *obj);
 

@@ -157,28 +157,6 @@ static void test_defaults(void **state)
     assert_int_equal(th_json_path_int(zero, "spec.replicas", 9), 0);
 }
 
-static void test_validate(void **state)
-{
-    (void)state;
-    TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
-    TH_AUTO(th_json) struct th_json *o = parse("{\"spec\":{\"replicas\":-1,\"selector\":{}}}");
-    const struct th_type *t = kind("apps", "v1", "Deployment")->type;
-    assert_int_equal(th_schema_validate(t, o, "", &err), 1);
-    assert_int_equal(th_invalid_finish(&err, "apps", "Deployment", "x"), -TH_R_INVALID);
-    assert_string_equal(err.msg, "Deployment.apps \"x\" is invalid: spec.replicas: Invalid value: "
-                                 "-1: must be greater than or equal to 0");
-    TH_AUTO_ERR struct th_err two = TH_ERR_INIT;
-    TH_AUTO(th_json) struct th_json *pod =
-        parse("{\"spec\":{\"restartPolicy\":\"No\",\"containers\":[{\"name\":\"a\",\"image\":\"b\","
-              "\"terminationMessagePolicy\":\"File\"},{\"name\":\"a\",\"image\":\"b\"}]}}");
-    assert_int_equal(th_schema_validate(kind("", "v1", "Pod")->type, pod, "", &two), 2);
-    assert_int_equal(th_invalid_finish(&two, "", "Pod", NULL), -TH_R_INVALID);
-    assert_string_equal(two.msg, "Pod \"\" is invalid: [spec.containers[1].name: Duplicate value: "
-                                 "\"a\", spec.restartPolicy: Unsupported value: \"No\": supported "
-                                 "values: \"Always\", \"OnFailure\", \"Never\"]");
-    assert_string_equal(two.causes[0].reason, "FieldValueDuplicate");
-}
-
 static void test_protobuf(void **state)
 {
     (void)state;
@@ -245,7 +223,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tables),     cmocka_unit_test(test_type_errors),
         cmocka_unit_test(test_unknown),    cmocka_unit_test(test_round_trip),
-        cmocka_unit_test(test_defaults),   cmocka_unit_test(test_validate),
+        cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_protobuf),   cmocka_unit_test(test_openapi),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
