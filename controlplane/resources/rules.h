@@ -57,5 +57,5 @@ void th_rules_check_view(const struct th_type *t, const struct th_view *v);
 void th_check_driver_name(const struct th_view *v, const char *member);
 
 #define TH_RULE_HOOK_FN(name) void th_rule_##name(const struct th_view *v)
-#include "controlplane/resources/rule_hooks.h" /* generated: one declaration per hook */
+#include <controlplane/resources/rule_hooks.h> /* generated: one declaration per hook */
 #endif
