@@ -258,6 +258,9 @@ static const struct verb_row *find_verb(const struct th_call *c)
     if (th_streq(m, "HEAD")) {
         m = "GET";
     }
+    if (c->route.watch) {
+        return th_streq(m, "GET") && !c->route.sub ? &watch_verb : NULL;
+    }
     if (c->route.name) {
         for (size_t i = 0; i < TH_ARRAY_LEN(item_verbs); i++) {
             if (th_streq(item_verbs[i].method, m)) {

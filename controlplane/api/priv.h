@@ -34,6 +34,7 @@ struct th_route {
     char *version;
     char *ns;      /* NULL: none in the path */
     char *plural, *name, *sub; /* name and sub may be NULL */
+    bool watch;                /* the path says that it is a watch */
     char *rest;    /* what follows the subresource ("a/b" of nodes/n/proxy/a/b), raw, or NULL */
 };
 int th_route_parse(const char *uri, struct th_route *ret, struct th_err *err) TH_MUST_USE;

@@ -4,6 +4,7 @@
  *   /apis/<group>/<version>/...                        the same behind it
  *   .../namespaces/<ns>/<resource>[/<name>[/<sub>...]] inside a namespace
  *   .../namespaces/<name>[/status|/finalize]           the Namespace itself
+ *   /api/v1/watch/..., /apis/<group>/<version>/watch/...   a watch of it, the way of old clients
  *
  * Everything else (discovery, health, OpenAPI) is TH_ROUTE_OTHER and is served by its path. Segments
  * are unescaped one by one, so "%2F" inside a name never splits it; `rest` stays raw, for it is
@@ -69,6 +70,10 @@ static bool is_namespace_sub(const char *s)
 /* The part behind group and version; i is its first segment. */
 static void route_resource(struct th_route *r, struct split *s, size_t i, const char *end)
 {
+    if (th_streq(s->v[i], "watch") && s->n > i + 1) {
+        r->watch = true;
+        i++;
+    }
     if (th_streq(s->v[i], "namespaces") && s->n > i + 2 && !is_namespace_sub(s->v[i + 2])) {
         r->ns = th_steal(&s->v[i + 1]);
         i += 2;

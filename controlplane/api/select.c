@@ -32,7 +32,12 @@ static int check_field(const struct th_resource *r, const char *field, bool *ret
 int th_select_parse(const struct th_call *c, struct th_select *ret, struct th_err *err)
 {
     const char *labels = th_query_get(&c->query, "labelSelector");
-    const char *fields = th_query_get(&c->query, "fieldSelector");
+    const char *asked = th_query_get(&c->query, "fieldSelector");
+    th_autofree char *one = c->route.watch && c->route.name
+                                ? th_xasprintf("%s%smetadata.name=%s", asked ? asked : "",
+                                               asked && *asked ? "," : "", c->route.name)
+                                : NULL; /* .../watch/.../<name> */
+    const char *fields = one ? one : asked;
     if ((labels && strlen(labels) > TH_LIMIT_SELECTOR_B) ||
         (fields && strlen(fields) > TH_LIMIT_SELECTOR_B)) {
         return th_fail(err, TH_R_BAD_REQUEST, "selector is longer than %u bytes",
@@ -66,7 +71,6 @@ int th_select_parse(const struct th_call *c, struct th_select *ret, struct th_er
             return r;
         }
     }
-    /* GET and WATCH of one name by path are the same as the field selector. */
     *ret = s;
     return 0;
 }
