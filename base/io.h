@@ -5,6 +5,10 @@
 #include "base/err.h"
 #include <sys/types.h>
 
+/* The buffer of a loop that copies. From the heap: on the stack or thread-local, each of some seventy
+ * threads would pay for it. */
+#define TH_IO_COPY_BUF ((size_t)128 << 10)
+
 /* Appends the file to b; more than max bytes is TH_R_TOO_LARGE. TH_R_NOT_FOUND when missing. */
 int th_io_read_file(const char *path, size_t max, struct th_buf *b, struct th_err *err) TH_MUST_USE;
 int th_io_read_fd(int fd, size_t max, struct th_buf *b, struct th_err *err) TH_MUST_USE;

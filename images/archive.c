@@ -129,10 +129,10 @@ static int spool_entry(struct load *l, struct th_tar_reader *t, const struct th_
     struct th_hash_stream h = {.in = th_tar_data(t), .limit = TH_LIMIT_LAYER_B};
     th_hash_stream_init(&h);
     struct th_reader in = th_hash_stream_reader(&h);
-    static _Thread_local char buf[128 << 10];
+    th_autofree char *buf = th_xmalloc(TH_IO_COPY_BUF);
     ssize_t n = 0;
     int r = 0;
-    while (r >= 0 && (n = in.read(in.arg, buf, sizeof(buf), err)) > 0) {
+    while (r >= 0 && (n = in.read(in.arg, buf, TH_IO_COPY_BUF, err)) > 0) {
         r = th_io_write_all(fd, buf, (size_t)n, err);
     }
     it->size = h.n;

@@ -45,10 +45,10 @@ static int write_blob(struct save *v, const char *digest, struct th_err *err)
     struct th_tar_entry e = {
         .type = TH_TAR_REG, .path = path, .mode = 0644, .size = (uint64_t)st.st_size};
     TH_TRY(th_tar_write_entry(&v->w, &e, err));
-    static _Thread_local char buf[128 << 10];
+    th_autofree char *buf = th_xmalloc(TH_IO_COPY_BUF);
     uint64_t left = e.size;
     while (left > 0) {
-        ssize_t n = read(fd, buf, left < sizeof(buf) ? (size_t)left : sizeof(buf));
+        ssize_t n = read(fd, buf, left < TH_IO_COPY_BUF ? (size_t)left : TH_IO_COPY_BUF);
         if (n <= 0) {
             return th_fail_errno(err, n < 0 ? errno : EIO, TH_R_IO, "read blob %s", digest);
         }

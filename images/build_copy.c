@@ -235,9 +235,9 @@ static int copy_file(struct copy *c, int sdir, const char *sname, int tdir, cons
     if (in < 0 || out < 0) {
         return th_fail_errno(err, errno, TH_R_IO, "copy %s", sname);
     }
-    static _Thread_local char buf[128 << 10];
+    th_autofree char *buf = th_xmalloc(TH_IO_COPY_BUF);
     for (;;) {
-        ssize_t n = read(in, buf, sizeof(buf));
+        ssize_t n = read(in, buf, TH_IO_COPY_BUF);
         if (n < 0 && errno == EINTR) {
             continue;
         }

@@ -202,9 +202,9 @@ static int spool(struct th_reader in, const char *file, struct th_err *err)
     if (fd < 0) {
         return th_fail_errno(err, errno, TH_R_IO, "make %s", file);
     }
-    static _Thread_local char buf[128 << 10];
+    th_autofree char *buf = th_xmalloc(TH_IO_COPY_BUF);
     for (;;) {
-        ssize_t n = in.read(in.arg, buf, sizeof(buf), err);
+        ssize_t n = in.read(in.arg, buf, TH_IO_COPY_BUF, err);
         if (n <= 0) {
             return (int)n;
         }

@@ -178,9 +178,9 @@ int go_layer_text(struct go_layer_writer *w, const char *path, uint32_t mode, co
 static int copy_data(struct th_tar_writer *w, int fd, uint64_t left, const char *what,
                      struct th_err *err)
 {
-    static _Thread_local char buf[128 << 10];
+    th_autofree char *buf = th_xmalloc(TH_IO_COPY_BUF);
     while (left > 0) {
-        ssize_t n = read(fd, buf, left < sizeof(buf) ? (size_t)left : sizeof(buf));
+        ssize_t n = read(fd, buf, left < TH_IO_COPY_BUF ? (size_t)left : TH_IO_COPY_BUF);
         if (n < 0 && errno == EINTR) {
             continue;
         }

@@ -282,10 +282,10 @@ static int write_file(struct apply *a, int parent, const char *base, const struc
     if (fd < 0) {
         return th_fail_errno(err, errno, TH_R_IO, "make %s", e->path);
     }
-    static _Thread_local char buf[128 << 10];
+    th_autofree char *buf = th_xmalloc(TH_IO_COPY_BUF);
     struct th_reader in = th_tar_data(t);
     for (;;) {
-        ssize_t n = in.read(in.arg, buf, sizeof(buf), err);
+        ssize_t n = in.read(in.arg, buf, TH_IO_COPY_BUF, err);
         if (n <= 0) {
             a->st.bytes += n == 0 ? e->size : 0;
             return (int)n;

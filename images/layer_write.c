@@ -107,10 +107,10 @@ static int write_data(struct walk *k, int dirfd, const char *name, const struct 
     if (fd < 0) {
         return th_fail_errno(err, errno, TH_R_IO, "open %s", e->path);
     }
-    static _Thread_local char buf[128 << 10];
+    th_autofree char *buf = th_xmalloc(TH_IO_COPY_BUF);
     uint64_t left = e->size;
     while (left > 0) {
-        ssize_t n = read(fd, buf, left < sizeof(buf) ? (size_t)left : sizeof(buf));
+        ssize_t n = read(fd, buf, left < TH_IO_COPY_BUF ? (size_t)left : TH_IO_COPY_BUF);
         if (n < 0 && errno == EINTR) {
             continue;
         }

@@ -14,8 +14,10 @@
 /* Where things are; fixed in a VM, chosen by the launcher with the host driver. */
 struct th_guest_paths {
     char *data, *run, *etc;
-    char *program; /* the thimbled to start children from */
 };
+
+/* The function behind `thimbled NAME`. */
+typedef int th_part_fn(int argc, char **argv);
 
 /* One supervised program. */
 enum th_child_state { TH_CHILD_STOPPED, TH_CHILD_STARTING, TH_CHILD_READY, TH_CHILD_BACKOFF };
@@ -91,6 +93,9 @@ void th_ctl_send(struct th_ctl *ctl, struct th_json *msg); /* takes msg; dropped
 void th_ctl_flush(struct th_ctl *ctl, int64_t timeout_ms);
 
 /* supervise.c */
+/* Before anything is started: who knows the parts (NULL for an unknown name), and main's arguments,
+ * whose place a child's own words take. */
+void th_supervise_parts(th_part_fn *(*find)(const char *name), int argc, char **argv);
 void th_supervise_start(struct th_child *c);
 void th_supervise_stop(struct th_child *c, int64_t timeout_ms); /* SIGTERM, then SIGKILL */
 /* Reaps whatever has ended; children of ours are started again later. */

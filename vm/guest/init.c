@@ -121,7 +121,6 @@ static void child_add(struct th_guest *g, const char *part, const char *node)
     struct th_child *c = &g->children[g->n_children++];
     *c = (struct th_child){.g = g, .ready_fd = -1, .name = th_xstrdup(node ? node : part)};
     c->cgroup = child_cgroup(g, c->name);
-    th_strv_add(&c->argv, "thimbled");
     th_strv_add(&c->argv, part);
     if (th_streq(part, "node")) {
         const char *name = th_json_path_str(g->config, "node");
@@ -404,8 +403,7 @@ static int vm_main(void)
     struct th_guest g = {.boot_ms = th_mono_ms(), .phase = TH_PHASE_WAITING, .ctl_listen_fd = -1};
     g.paths = (struct th_guest_paths){.data = th_xstrdup(TH_GUEST_DATA),
                                       .run = th_xstrdup(TH_GUEST_RUN),
-                                      .etc = th_xstrdup(TH_GUEST_ETC),
-                                      .program = th_xstrdup("/usr/sbin/thimbled")};
+                                      .etc = th_xstrdup(TH_GUEST_ETC)};
     TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
     int mounted = th_guest_mount_basics(&err);
     open_console();

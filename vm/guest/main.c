@@ -5,6 +5,10 @@
 #include "controlplane/controlplane.h"
 #include "vm/guest/guest.h"
 #include "vm/node/node.h"
+#include <malloc.h>
+#include <sys/prctl.h>
+
+#define ARENAS_MAX 4
 
 static int version_main(int argc, char **argv)
 {
@@ -16,7 +20,7 @@ static int version_main(int argc, char **argv)
 
 static const struct {
     const char *name;
-    int (*run)(int argc, char **argv);
+    th_part_fn *run;
     const char *help;
 } parts[] = {
     {"init", th_init_main, "PID 1 of the guest; --host: supervisor of the host driver"},
@@ -29,6 +33,24 @@ static const struct {
     {"version", version_main, "prints the version"},
 };
 
+static th_part_fn *find_part(const char *name)
+{
+    for (size_t i = 0; i < TH_ARRAY_LEN(parts); i++) {
+        if (th_streq(name, parts[i].name)) {
+            return parts[i].run;
+        }
+    }
+    return NULL;
+}
+
+/* Some fifty threads mostly sleep. An allocator arena for each, and a huge page below each arena and
+ * stack, would cost more memory than all objects of a small cluster. */
+static void frugal(void)
+{
+    (void)mallopt(M_ARENA_MAX, ARENAS_MAX);
+    (void)prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
+}
+
 int main(int argc, char **argv)
 {
     th_log_configure(NULL);
@@ -36,10 +58,11 @@ int main(int argc, char **argv)
     if (getpid() == 1 && !th_streq(word, "version")) {
         word = "init";
     }
-    for (size_t i = 0; i < TH_ARRAY_LEN(parts); i++) {
-        if (strcmp(word, parts[i].name) == 0) {
-            return parts[i].run(argc > 1 ? argc - 1 : argc, argc > 1 ? argv + 1 : argv);
-        }
+    th_supervise_parts(find_part, argc, argv);
+    frugal();
+    th_part_fn *run = find_part(word);
+    if (run) {
+        return run(argc > 1 ? argc - 1 : argc, argc > 1 ? argv + 1 : argv);
     }
     (void)fprintf(stderr, "usage: thimbled <part> [options]\n");
     for (size_t i = 0; i < TH_ARRAY_LEN(parts); i++) {

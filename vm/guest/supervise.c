@@ -9,8 +9,11 @@
  * Readiness: the child gets the writing end of a pipe (--ready-fd N) and writes to it once it
  * serves. A child that closes it without a word, by ending, was not ready.
  *
- * fork and not posix_spawn: the child enters its cgroup before exec, so that nothing that it
- * starts can be left outside. */
+ * A child is a fork of init that goes on in its part's main function (main.c), with no exec between:
+ * the dynamic linker binds some thirty libraries for the one program, which is a quarter of a second
+ * of an emulated CPU for each exec. init has one thread and little memory, and the child closes what
+ * it inherits, so nothing of init is seen there but the libraries. The fork also lets it enter its
+ * cgroup first, so that nothing that it starts can be left outside. */
 #include "base/clock.h"
 #include "base/io.h"
 #include "base/log.h"
@@ -26,6 +29,17 @@
 #define DELAY_FIRST_MS 200
 #define DELAY_MAX_MS 10000
 #define FORGET_AFTER_MS 30000
+
+static th_part_fn *(*find_part)(const char *name);
+static char *title; /* the bytes of init's arguments, which the system shows */
+static size_t title_n;
+
+void th_supervise_parts(th_part_fn *(*find)(const char *name), int argc, char **argv)
+{
+    find_part = find;
+    title = argv[0];
+    title_n = (size_t)(argv[argc - 1] + strlen(argv[argc - 1]) + 1 - argv[0]);
+}
 
 int64_t th_supervise_delay_ms(int restarts)
 {
@@ -63,23 +77,40 @@ static void on_ready_fd(struct th_ev_src *src, int fd, uint32_t events, void *ar
     }
 }
 
-static _Noreturn void child_exec(struct th_child *c, char **argv, int cgroup_fd, int ready_fd)
+/* What ps shows: the words of the part, as many as fit where init's own stood. */
+static void set_title(char **argv)
 {
+    memset(title, 0, title_n);
+    size_t n = 0;
+    for (; *argv && n < title_n; argv++) {
+        int k = snprintf(title + n, title_n - n, "%s%s", n ? "" : "thimbled ", *argv);
+        n += k >= 0 ? (size_t)k + 1 : 0;
+    }
+}
+
+static _Noreturn void child_run(struct th_child *c, th_part_fn *run, char **argv, int argc, int cgroup_fd,
+                                int ready_fd)
+{
+    if (cgroup_fd >= 0 && write(cgroup_fd, "0", 1) < 0) {
+        dprintf(2, "thimbled: %s: enter the cgroup: %s\n", c->name, strerror(errno));
+    }
+    if (ready_fd > 3) {
+        (void)close_range(3, (unsigned)ready_fd - 1, 0);
+    }
+    (void)close_range((unsigned)ready_fd + 1, ~0u, 0);
+    (void)fcntl(ready_fd, F_SETFD, 0);
+    int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (null >= 0) {
+        (void)dup2(null, 0);
+        (void)close(null);
+    }
     sigset_t none;
     (void)sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
     (void)setsid();
-    if (cgroup_fd >= 0 && write(cgroup_fd, "0", 1) < 0) {
-        dprintf(2, "thimbled: %s: enter the cgroup: %s\n", c->name, strerror(errno));
-    }
-    int null = open("/dev/null", O_RDONLY);
-    if (null >= 0) {
-        (void)dup2(null, 0);
-    }
-    (void)fcntl(ready_fd, F_SETFD, 0);
-    execv(c->g->paths.program, argv);
-    dprintf(2, "thimbled: %s: %s\n", c->g->paths.program, strerror(errno));
-    _exit(127);
+    (void)prctl(PR_SET_NAME, argv[0]);
+    set_title(argv);
+    exit(run(argc, argv));
 }
 
 static int open_cgroup(struct th_child *c)
@@ -97,6 +128,11 @@ static int open_cgroup(struct th_child *c)
 
 void th_supervise_start(struct th_child *c)
 {
+    th_part_fn *run = find_part ? find_part(c->argv.v[0]) : NULL;
+    if (!run) {
+        th_error("init", "no such part", "name=%s", c->argv.v[0]);
+        return;
+    }
     int pipe_fd[2];
     if (pipe2(pipe_fd, O_CLOEXEC | O_NONBLOCK) < 0) {
         th_error("init", "pipe", "errno=%d", errno);
@@ -109,9 +145,10 @@ void th_supervise_start(struct th_child *c)
     th_strv_add(&argv, "--ready-fd");
     th_strv_addf(&argv, "%d", pipe_fd[1]);
     th_autoclose int cgroup_fd = open_cgroup(c);
+    (void)fflush(NULL);
     pid_t pid = fork();
     if (pid == 0) {
-        child_exec(c, argv.v, cgroup_fd, pipe_fd[1]);
+        child_run(c, run, argv.v, (int)argv.n, cgroup_fd, pipe_fd[1]);
     }
     (void)close(pipe_fd[1]);
     if (pid < 0) {

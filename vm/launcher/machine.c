@@ -379,6 +379,9 @@ static int boot_once(struct start *s, struct th_channel *c, struct th_err *err)
     bool try_kvm = th_streq(s->accel.accel, "kvm");
     int64_t limit = try_kvm ? th_mono_ms() + KVM_HELLO_MS : s->deadline_ms;
     TH_TRY(wait_hello(s, c, pid, limit < s->deadline_ms ? limit : s->deadline_ms, err));
+    if (s->d->booted) {
+        s->d->booted(&spec, pid);
+    }
     step_end(s, "kernel", th_mono_ms() - t);
     return 0;
 }
