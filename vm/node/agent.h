@@ -246,11 +246,19 @@ bool rt_exit_read(struct agent *a, const char *id, int *ret_code, int64_t *ret_m
 /* ---- sandbox.c ---- */
 int sandbox_ensure(struct pod *p, struct th_err *err);
 void sandbox_remove(struct pod *p);
-char *sandbox_ns_path(const struct pod *p, const char *kind); /* "net", "ipc", "uts"; caller frees */
+char *sandbox_ns_path(const struct pod *p, const char *kind); /* "net", "ipc", "uts", "pid"; caller frees */
 char *sandbox_hostname(const struct pod *p);
 bool sandbox_alive(const struct pod *p);
 void sandbox_prune(struct agent *a, const struct th_strv *keep); /* of pods that are not in keep */
 int sandbox_write_files(struct pod *p, struct th_err *err); /* hosts, hostname, resolv.conf */
+
+/* ---- pause.c: shareProcessNamespace ---- */
+bool pod_shares_pids(const struct pod *p);
+/* The first process of the pod's process namespace; dir is the sandbox's folder of namespaces. */
+int pause_start(struct agent *a, const char *dir, struct th_err *err);
+bool pause_alive(const char *dir);
+void pause_end(const char *dir);
+int pause_main(int argc, char **argv, int all_argc, char **all_argv); /* `node pause DIR EMPTY` */
 
 /* ---- env.c ---- */
 /* $(VAR) expansion; lookup gives NULL for what is not known. Caller frees. */

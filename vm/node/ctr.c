@@ -470,7 +470,7 @@ void ctr_stop_step(struct pod *p, struct ctr *c)
     }
     int64_t now = th_mono_ms();
     TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
-    bool host_pid = th_json_path_bool(p->obj, "spec.hostPID", false);
+    bool host_pid = th_json_path_bool(p->obj, "spec.hostPID", false) || pod_shares_pids(p);
     if (c->stop == STOP_PRESTOP && (!c->prestop_running || now >= c->stop_deadline)) {
         bool late = c->prestop_running;
         c->prestop_running = false;

@@ -339,7 +339,8 @@ static struct th_json *make_namespaces(const struct oci_in *in)
 {
     struct th_json *l = th_json_array();
     if (!th_json_path_bool(in->p->obj, "spec.hostPID", false)) {
-        add_ns(l, "pid", NULL);
+        th_autofree char *shared = pod_shares_pids(in->p) ? sandbox_ns_path(in->p, "pid") : NULL;
+        add_ns(l, "pid", shared);
     }
     if (!th_json_path_bool(in->p->obj, "spec.hostIPC", false)) {
         th_autofree char *ipc = sandbox_ns_path(in->p, "ipc");

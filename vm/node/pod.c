@@ -386,6 +386,10 @@ static bool poll_all(struct pod *p)
         if (c->cur.state == I_EXITED && before != I_EXITED) {
             changed = true;
             probes_stop(c);
+            if (pod_shares_pids(p) || th_json_path_bool(p->obj, "spec.hostPID", false)) {
+                /* no namespace of its own ended with it: what it left behind does not go by itself */
+                (void)rt_kill(p->a, c->cur.id, "SIGKILL", true, NULL);
+            }
             c->stop = STOP_NONE;
             c->started = c->ready = false;
             c->in_backoff = false;
@@ -548,9 +552,7 @@ static bool ensure_sandbox(struct pod *p)
         }
     }
     int r = 0;
-    if (th_json_path_bool(p->obj, "spec.shareProcessNamespace", false)) {
-        r = th_fail(&err, TH_R_UNSUPPORTED, "shareProcessNamespace is not supported by this node");
-    } else if (th_streq(th_json_path_str(p->obj, "spec.os.name"), "windows")) {
+    if (th_streq(th_json_path_str(p->obj, "spec.os.name"), "windows")) {
         r = th_fail(&err, TH_R_UNSUPPORTED, "this node runs Linux containers");
     } else {
         r = cg_pod_create(p, &err);

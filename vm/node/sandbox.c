@@ -6,8 +6,8 @@
  * says so, and the worker makes a new sandbox. The network namespace is also linked as
  * <run>/netns/<uid>.
  *
- * A pid namespace cannot be held that way (it ends with its first process), so
- * shareProcessNamespace is refused when the pod is admitted (pod.c).
+ * A pid namespace cannot be held that way (it ends with its first process); for shareProcessNamespace
+ * there is a process after all (pause.c).
  *
  * hostNetwork, hostIPC: that namespace is simply not made; UTS follows the network as in runc. */
 #include "base/io.h"
@@ -115,9 +115,12 @@ static void *ns_make(void *arg)
 bool sandbox_alive(const struct pod *p)
 {
     const char *kind = p->host_network ? "ipc" : "net";
+    th_autofree char *ns = th_path_join(p->a->ns_dir, p->uid);
+    if (pod_shares_pids(p) && !pause_alive(ns)) {
+        return false;
+    }
     if (p->host_network && th_json_path_bool(p->obj, "spec.hostIPC", false)) {
-        th_autofree char *dir = th_path_join(p->a->ns_dir, p->uid);
-        return th_io_is_dir(dir);
+        return th_io_is_dir(ns);
     }
     th_autofree char *path = sandbox_ns_path(p, kind);
     struct statfs s;
@@ -126,8 +129,9 @@ bool sandbox_alive(const struct pod *p)
 
 static void ns_drop(const char *dir)
 {
-    static const char *const kinds[] = {"net", "uts", "ipc"};
-    for (size_t i = 0; i < 3; i++) {
+    static const char *const kinds[] = {"net", "uts", "ipc", "pid"};
+    pause_end(dir);
+    for (size_t i = 0; i < TH_ARRAY_LEN(kinds); i++) {
         th_autofree char *path = th_path_join(dir, kinds[i]);
         while (umount2(path, MNT_DETACH) == 0) {
         }
@@ -183,6 +187,11 @@ int sandbox_ensure(struct pod *p, struct th_err *err)
         }
         return th_fail_errno(err, j.error, TH_R_IO, "creating the pod's namespaces");
     }
+    int r = pod_shares_pids(p) ? pause_start(p->a, dir, err) : 0;
+    if (r < 0) {
+        ns_drop(dir);
+        return r;
+    }
     free(p->ip);
     p->ip = NULL;
     if (p->host_network) {
@@ -191,7 +200,7 @@ int sandbox_ensure(struct pod *p, struct th_err *err)
     }
     char ip[TH_NET_IP_LEN];
     th_autofree char *net = sandbox_ns_path(p, "net");
-    int r = th_net_pod_add(p->a->net, net, p->uid, ip, err);
+    r = th_net_pod_add(p->a->net, net, p->uid, ip, err);
     if (r < 0) {
         ns_drop(dir);
         return th_wrap(err, "setup network for sandbox");
