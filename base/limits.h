@@ -28,6 +28,8 @@
 #define TH_LIMIT_DOCKERFILE_B (1u << 20)
 #define TH_LIMIT_CONTAINER_LOG_B (10u << 20) /* rotation size, kubelet's default */
 #define TH_LIMIT_CONTAINER_LOG_FILES 5
+#define TH_LIMIT_SPDY_HEADERS_B (64u << 10) /* of a stream, compressed and not */
+#define TH_LIMIT_FORWARDS 1024 /* connections at once in one port-forward */
 #define TH_LIMIT_DEVICES 4096 /* of the node, given to a privileged container */
 #define TH_LIMIT_PROBE_BODY_B (10u << 10) /* of an answer to a probe, as the kubelet */
 #define TH_LIMIT_CONFIG_FILE_B (8u << 20) /* kubeconfig, profile state */

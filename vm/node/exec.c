@@ -1,21 +1,15 @@
-/* exec and attach: Kubernetes' remote command protocol over WebSocket.
- *
- * Messages are binary; the first byte is a channel: 0 stdin, 1 stdout, 2 stderr, 3 error (a Status
- * as JSON at the end), 4 resize ({"Width","Height"}); in v5 also 255, whose second byte names a
- * channel the client has closed, which is how stdin ends. v4 has no such message: there stdin is
- * open until the connection ends.
+/* exec and attach: processes whose streams a client holds (chan.c has the protocols).
  *
  * exec starts `crun exec` with pipes, or with a terminal received through crun's console socket.
  * attach connects to the socket conmon offers beside each container; it does not end with the
  * container's output but with the container. One thread per connection moves all bytes with poll;
- * nothing is read from a side whose other end is full. SPDY/3.1, the protocol before WebSocket, is
- * refused with a text that says so (kubectl falls back the other way only). */
+ * nothing is read from a side whose other end is full. */
 #include "base/clock.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/proc.h"
+#include "vm/node/chan.h"
 #include "vm/node/server.h"
-#include "vm/node/ws.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -26,15 +20,17 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 
-enum { CH_STDIN, CH_STDOUT, CH_STDERR, CH_ERROR, CH_RESIZE, CH_CLOSE = 255 };
+#define STREAMS_MS 30000 /* for a SPDY client to open its streams, as upstream */
 
 struct session {
     struct agent *a;
     struct pod *p;
     char *ctr, *id, *dir;
-    bool attach, want_in, want_out, want_err, tty, v5;
+    bool attach, want_in, want_out, want_err, tty, spdy;
+    const char *proto;
     struct th_json *argv;
-    struct ws ws;
+    struct chans ch;
+    bool ch_open;
     struct MHD_UpgradeResponseHandle *urh;
     /* the process */
     pid_t pid;
@@ -67,7 +63,9 @@ static void session_free(struct session *s)
             free(files[i]);
         }
     }
-    ws_done(&s->ws);
+    if (s->ch_open) {
+        chans_done(&s->ch);
+    }
     th_buf_done(&s->to_in);
     th_json_unref(s->argv);
     pod_unref(s->p);
@@ -77,14 +75,7 @@ static void session_free(struct session *s)
     free(s);
 }
 
-/* ---- the end: a Status on channel 3 ---- */
-
-static void send_status(struct session *s, const struct th_json *o)
-{
-    th_autofree char *text = th_json_to_string(o);
-    unsigned char ch = CH_ERROR;
-    (void)ws_send(&s->ws, WS_BINARY, &ch, 1, text, strlen(text));
-}
+/* ---- the end: a Status ---- */
 
 static void end_with_exit(struct session *s, int code)
 {
@@ -98,7 +89,7 @@ static void end_with_exit(struct session *s, int code)
         o = th_json_build("{'metadata':{},'status':'Failure','message':%s,'reason':'NonZeroExitCode',"
                           "'details':{'causes':[{'reason':'ExitCode','message':%s}]}}", m, n);
     }
-    send_status(s, o);
+    chans_status(&s->ch, o);
 }
 
 static void end_with_error(struct session *s, const struct th_err *err)
@@ -106,7 +97,7 @@ static void end_with_error(struct session *s, const struct th_err *err)
     TH_AUTO(th_json) struct th_json *o = th_json_build(
         "{'metadata':{},'status':'Failure','message':%s,'reason':'InternalError','details':{'causes':["
         "{'message':%s}]},'code':500}", err->msg, err->msg);
-    send_status(s, o);
+    chans_status(&s->ch, o);
 }
 
 /* ---- starting ---- */
@@ -267,30 +258,21 @@ static void flush_stdin(struct session *s)
     }
 }
 
-/* false: the client is gone. */
-static bool take_messages(struct session *s)
+static void on_channel(void *arg, enum chan ch, const char *p, size_t n)
 {
-    th_autobuf struct th_buf m = TH_BUF_INIT;
-    int op = 0, r;
-    while ((r = ws_next(&s->ws, &op, &m)) > 0) {
-        if (m.n == 0) {
-            continue;
-        }
-        unsigned char ch = (unsigned char)m.p[0];
-        if (ch == CH_STDIN && s->want_in && !s->in_closed) {
-            th_buf_add(&s->to_in, m.p + 1, m.n - 1);
-            flush_stdin(s);
-        } else if (ch == CH_RESIZE) {
-            resize(s, m.p + 1, m.n - 1);
-        } else if (ch == CH_CLOSE && s->v5 && m.n >= 2 && m.p[1] == CH_STDIN) {
-            close_stdin(s);
-        }
+    struct session *s = arg;
+    if (ch == CH_STDIN && p && s->want_in && !s->in_closed) {
+        th_buf_add(&s->to_in, p, n);
+        flush_stdin(s);
+    } else if (ch == CH_STDIN && !p) {
+        close_stdin(s);
+    } else if (ch == CH_RESIZE && p) {
+        resize(s, p, n);
     }
-    return r == 0;
 }
 
 /* false: nothing more will come from this descriptor. */
-static bool pass_on(struct session *s, int fd, unsigned char ch, bool wanted)
+static bool pass_on(struct session *s, int fd, enum chan ch, bool wanted)
 {
     char buf[16384];
     ssize_t n = read(fd, buf, sizeof(buf));
@@ -303,9 +285,9 @@ static bool pass_on(struct session *s, int fd, unsigned char ch, bool wanted)
     if (s->attach) { /* conmon puts 2 (stdout) or 3 (stderr) in front of each packet */
         ch = buf[0] == 3 ? CH_STDERR : CH_STDOUT;
         wanted = ch == CH_STDERR ? s->want_err : s->want_out;
-        return !wanted || n < 2 || ws_send(&s->ws, WS_BINARY, &ch, 1, buf + 1, (size_t)n - 1);
+        return !wanted || n < 2 || chans_send(&s->ch, ch, buf + 1, (size_t)n - 1);
     }
-    return !wanted || ws_send(&s->ws, WS_BINARY, &ch, 1, buf, (size_t)n);
+    return !wanted || chans_send(&s->ch, ch, buf, (size_t)n);
 }
 
 static void kill_exec(struct session *s)
@@ -327,7 +309,7 @@ static bool pump(struct session *s)
 {
     bool out_open = s->out_fd >= 0, err_open = s->err_fd >= 0, exited = s->pidfd < 0;
     int64_t drain_until = 0;
-    if (!take_messages(s)) {
+    if (!chans_take(&s->ch, on_channel, s)) {
         return false;
     }
     while (out_open || err_open || !exited) {
@@ -343,7 +325,7 @@ static bool pump(struct session *s)
         }
         bool full = s->to_in.n > 65536;
         struct pollfd p[5] = {
-            {.fd = full ? -1 : s->ws.fd, .events = POLLIN},
+            {.fd = full ? -1 : s->ch.ws.fd, .events = POLLIN},
             {.fd = out_open ? s->out_fd : -1, .events = POLLIN},
             {.fd = err_open ? s->err_fd : -1, .events = POLLIN},
             {.fd = s->to_in.n ? s->in_fd : -1, .events = POLLOUT},
@@ -355,7 +337,7 @@ static bool pump(struct session *s)
         if (atomic_load(&s->a->stopping)) {
             return false;
         }
-        if (p[0].revents && (!ws_fill(&s->ws) || !take_messages(s))) {
+        if (p[0].revents && (!chans_fill(&s->ch) || !chans_take(&s->ch, on_channel, s))) {
             return false;
         }
         if (p[3].revents) {
@@ -375,8 +357,12 @@ static bool pump(struct session *s)
 static void run(struct session *s)
 {
     TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
-    unsigned char hello = s->want_out ? CH_STDOUT : s->want_err ? CH_STDERR : CH_ERROR;
-    (void)ws_send(&s->ws, WS_BINARY, &hello, 1, NULL, 0); /* as upstream: tells that it works */
+    unsigned expected = 1u << CH_ERROR | (s->want_in ? 1u << CH_STDIN : 0) | (s->want_out ? 1u << CH_STDOUT : 0) |
+                        (s->want_err && !s->tty ? 1u << CH_STDERR : 0) |
+                        (s->tty && s->ch.version >= 3 ? 1u << CH_RESIZE : 0);
+    if (!chans_open(&s->ch, expected, STREAMS_MS)) {
+        return;
+    }
     int r = s->attach ? start_attach(s, &err) : start_exec(s, &err);
     if (r < 0) {
         end_with_error(s, &err);
@@ -405,14 +391,7 @@ static void *session_thread(void *arg)
 {
     struct session *s = arg;
     run(s);
-    if (!s->ws.closed) {
-        (void)ws_close(&s->ws, 1000, "");
-        /* let the client's close frame come, so that our last bytes are not reset away */
-        struct pollfd p = {.fd = s->ws.fd, .events = POLLIN};
-        for (int i = 0; i < 20 && poll(&p, 1, 100) > 0 && ws_fill(&s->ws); i++) {
-            th_buf_clear(&s->ws.in);
-        }
-    }
+    chans_close(&s->ch);
     struct MHD_UpgradeResponseHandle *urh = s->urh;
     session_free(s);
     (void)MHD_upgrade_action(urh, MHD_UPGRADE_ACTION_CLOSE);
@@ -426,7 +405,8 @@ static void upgraded(void *cls, struct MHD_Connection *c, void *ctx, const char 
     (void)ctx;
     struct session *s = cls;
     s->urh = urh;
-    ws_init(&s->ws, sock, extra, extra_n);
+    chans_init(&s->ch, sock, extra, extra_n, s->spdy, s->proto);
+    s->ch_open = true;
     (void)th_io_set_nonblock(sock, false);
     pthread_t t;
     if (pthread_create(&t, NULL, session_thread, s) != 0) {
@@ -435,23 +415,6 @@ static void upgraded(void *cls, struct MHD_Connection *c, void *ctx, const char 
         return;
     }
     pthread_detach(t);
-}
-
-/* The first protocol of the client's list that we speak. */
-static const char *choose_protocol(const char *offered)
-{
-    static const char *const ours[] = {"v5.channel.k8s.io", "v4.channel.k8s.io"};
-    th_autostrv struct th_strv l = TH_STRV_INIT;
-    th_strv_split(&l, offered ? offered : "", ',');
-    for (size_t i = 0; i < l.n; i++) {
-        const char *w = l.v[i] + strspn(l.v[i], " ");
-        for (size_t k = 0; k < 2; k++) {
-            if (strncmp(w, ours[k], strlen(ours[k])) == 0) {
-                return ours[k];
-            }
-        }
-    }
-    return NULL;
 }
 
 static struct session *session_new(struct req *r, bool attach, struct th_err *err)
@@ -471,7 +434,6 @@ static struct session *session_new(struct req *r, bool attach, struct th_err *er
     struct session *s = TH_NEW(struct session);
     *s = (struct session){.a = r->a, .attach = attach, .in_fd = -1, .out_fd = -1, .err_fd = -1,
                           .tty_fd = -1, .pidfd = -1};
-    pthread_mutex_init(&s->ws.mu, NULL);
     pthread_mutex_lock(&p->mu);
     for (size_t i = 0; i < p->n_views; i++) {
         if (th_streq(p->views[i].name, name) && p->views[i].running) {
@@ -509,31 +471,15 @@ static struct session *session_new(struct req *r, bool attach, struct th_err *er
 enum MHD_Result exec_request(struct req *r, bool attach)
 {
     TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
-    const char *up = MHD_lookup_connection_value(r->c, MHD_HEADER_KIND, "Upgrade");
-    const char *key = MHD_lookup_connection_value(r->c, MHD_HEADER_KIND, "Sec-WebSocket-Key");
-    const char *proto = choose_protocol(
-        MHD_lookup_connection_value(r->c, MHD_HEADER_KIND, "Sec-WebSocket-Protocol"));
-    if (!up || strcasecmp(up, "websocket") != 0 || !key) {
-        (void)th_fail(&err, TH_R_BAD_REQUEST, "unable to upgrade: only WebSocket with v5.channel.k8s.io or "
-                                              "v4.channel.k8s.io is spoken here, not %s", up ? up : "HTTP");
-        return reply_err(r, &err);
-    }
-    if (!proto) {
-        (void)th_fail(&err, TH_R_BAD_REQUEST, "unable to upgrade: none of the client's subprotocols is known");
+    struct upgrade u;
+    if (!upgrade_choose(r, &u, chans_choose, &err)) {
         return reply_err(r, &err);
     }
     struct session *s = session_new(r, attach, &err);
     if (!s) {
         return reply_err(r, &err);
     }
-    s->v5 = th_streq(proto, "v5.channel.k8s.io");
-    char accept[32];
-    ws_accept_key(key, accept);
-    struct MHD_Response *resp = MHD_create_response_for_upgrade(upgraded, s);
-    (void)MHD_add_response_header(resp, "Upgrade", "websocket");
-    (void)MHD_add_response_header(resp, "Sec-WebSocket-Accept", accept);
-    (void)MHD_add_response_header(resp, "Sec-WebSocket-Protocol", proto);
-    enum MHD_Result ok = MHD_queue_response(r->c, MHD_HTTP_SWITCHING_PROTOCOLS, resp);
-    MHD_destroy_response(resp);
-    return ok;
+    s->spdy = u.spdy;
+    s->proto = u.proto;
+    return upgrade_reply(r, &u, upgraded, s);
 }

@@ -1,10 +1,10 @@
-/* The client's side of grpc.health.v1.Health/Check, for gRPC probes: one unary call over plain HTTP/2
- * (libcurl, prior knowledge), blocking.
+/* The client's side of grpc.health.v1.Health/Check, for gRPC probes: one unary call over plain
+ * HTTP/2 (libcurl, prior knowledge), blocking.
  *
- * The request is one message with the service's name (field 1); the answer one message whose field 1 is
- * the serving status, then grpc-status and grpc-message as trailers (or as headers, when there is no
- * message). Both are so small that they are read and written here without a protobuf or gRPC library.
- * Texts are those of upstream's prober. */
+ * The request is one message with the service's name (field 1); the answer one message whose field
+ * 1 is the serving status, then grpc-status and grpc-message as trailers (or as headers, when there
+ * is no message). Both are so small that they are read and written here without a protobuf or gRPC
+ * library. Texts are those of upstream's prober. */
 #include "base/limits.h"
 #include "vm/node/agent.h"
 
@@ -14,9 +14,10 @@
 enum { GRPC_OK = 0, GRPC_DEADLINE = 4, GRPC_UNIMPLEMENTED = 12, GRPC_UNAVAILABLE = 14 };
 
 static const char *const CODES[] = {
-    "OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound", "AlreadyExists",
-    "PermissionDenied", "ResourceExhausted", "FailedPrecondition", "Aborted", "OutOfRange",
-    "Unimplemented", "Internal", "Unavailable", "DataLoss", "Unauthenticated"};
+    "OK",       "Canceled",       "Unknown",          "InvalidArgument",   "DeadlineExceeded",
+    "NotFound", "AlreadyExists",  "PermissionDenied", "ResourceExhausted", "FailedPrecondition",
+    "Aborted",  "OutOfRange",     "Unimplemented",    "Internal",          "Unavailable",
+    "DataLoss", "Unauthenticated"};
 
 struct answer {
     struct th_buf body;
@@ -59,7 +60,7 @@ void grpc_health_request(const char *service, struct th_buf *out)
     th_autobuf struct th_buf m = TH_BUF_INIT;
     if (n > 0) {
         th_buf_putc(&m, 0x0a); /* field 1, length-delimited */
-        for (size_t v = n; ; v >>= 7) {
+        for (size_t v = n;; v >>= 7) {
             th_buf_putc(&m, (char)((v & 127) | (v > 127 ? 128 : 0)));
             if (v <= 127) {
                 break;
@@ -127,24 +128,30 @@ bool grpc_health(const char *ip, int port, const char *service, int64_t timeout_
     bool ok = false;
     if (rc != CURLE_OK && connected == 0) {
         /* upstream's dial tries again until the time is over, whatever the reason */
-        *ret_text = th_xasprintf("timeout: failed to connect service \"%s:%d\" within %s: context deadline "
-                                 "exceeded", ip, port, limit);
+        *ret_text =
+            th_xasprintf("timeout: failed to connect service \"%s:%d\" within %s: context deadline "
+                         "exceeded",
+                         ip, port, limit);
     } else if (rc == CURLE_OPERATION_TIMEDOUT || a.status == GRPC_DEADLINE) {
         *ret_text = th_xasprintf("timeout: health rpc did not complete within %s", limit);
     } else if (a.status == GRPC_UNIMPLEMENTED || (a.status < 0 && http == 404)) {
         *ret_text = th_xasprintf("error: this server does not implement the grpc health protocol "
-                                 "(grpc.health.v1.Health): %s", a.message ? a.message : "");
-    } else if (rc != CURLE_OK || (a.status != GRPC_OK && !(a.status < 0 && a.body.n > 0 && http == 200))) {
+                                 "(grpc.health.v1.Health): %s",
+                                 a.message ? a.message : "");
+    } else if (rc != CURLE_OK ||
+               (a.status != GRPC_OK && !(a.status < 0 && a.body.n > 0 && http == 200))) {
         /* (libcurl does not wait for trailers after a body whose length was announced) */
-        int code = a.status >= 0 && a.status < (int)TH_ARRAY_LEN(CODES) ? a.status : GRPC_UNAVAILABLE;
+        int code =
+            a.status >= 0 && a.status < (int)TH_ARRAY_LEN(CODES) ? a.status : GRPC_UNAVAILABLE;
         *ret_text = th_xasprintf("error: health rpc probe failed: rpc error: code = %s desc = %s",
                                  CODES[code], a.message ? a.message : curl_easy_strerror(rc));
     } else {
         int s = grpc_health_status(a.body.p, a.body.n);
         ok = s == 1;
-        *ret_text = ok ? th_xstrdup("service healthy")
-                       : th_xasprintf("service unhealthy (responded with \"%s\")",
-                                      s >= 0 && s < (int)TH_ARRAY_LEN(serving) ? serving[s] : "UNKNOWN");
+        *ret_text =
+            ok ? th_xstrdup("service healthy")
+               : th_xasprintf("service unhealthy (responded with \"%s\")",
+                              s >= 0 && s < (int)TH_ARRAY_LEN(serving) ? serving[s] : "UNKNOWN");
     }
     th_buf_done(&a.body);
     free(a.message);

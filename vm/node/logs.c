@@ -171,7 +171,12 @@ static void give_line(struct log_reader *r, struct th_buf *out, const char *p, s
         return;
     }
     if (r->o.timestamps && !r->mid_line) {
-        give(r, out, l.time.p, l.time.n);
+        /* conmon writes the offset in digits; upstream's readers print UTC as Z */
+        bool utc = l.time.n > 6 && strncmp(l.time.p + l.time.n - 6, "+00:00", 6) == 0;
+        give(r, out, l.time.p, utc ? l.time.n - 6 : l.time.n);
+        if (utc && !r->cut) {
+            give(r, out, "Z", 1);
+        }
         if (!r->cut) {
             give(r, out, " ", 1);
         }

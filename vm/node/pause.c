@@ -1,11 +1,12 @@
 /* shareProcessNamespace: a process namespace that all containers of a pod are in.
  *
- * Network, IPC and UTS namespaces are held by mounts alone (sandbox.c); a process namespace ends with
- * its first process, so here there must be one. It is this program again, started as `node pause`: it
- * joins the sandbox's other namespaces, makes the new one, and leaves a child in it that waits for
- * children to bury. The child is what containers see as PID 1, so it has nothing worth looking at: an
- * empty root, no rights, a user of its own; its command line reads "/pause", as upstream's does. It is in
- * the control group of the conmons and in a session of its own, so that the agent's end does not touch it.
+ * Network, IPC and UTS namespaces are held by mounts alone (sandbox.c); a process namespace ends
+ * with its first process, so here there must be one. It is this program again, started as `node
+ * pause`: it joins the sandbox's other namespaces, makes the new one, and leaves a child in it that
+ * waits for children to bury. The child is what containers see as PID 1, so it has nothing worth
+ * looking at: an empty root, no rights, a user of its own; its command line reads "/pause", as
+ * upstream's does. It is in the control group of the conmons and in a session of its own, so that
+ * the agent's end does not touch it.
  *
  *   <run>/ns/<uid>/pid        the namespace, for config.json
  *   <run>/ns/<uid>/pause.pid  the child; trusted only while that process is in that namespace
@@ -67,9 +68,9 @@ static _Noreturn void first_process(const char *empty, int tell, char **argv, in
     }
     memcpy(argv[0], "/pause", 7); /* "/proc/self/exe" is longer */
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    if (null < 0 || chroot(empty) < 0 || chdir("/") < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
-        setgroups(0, NULL) < 0 || setresgid(NOBODY, NOBODY, NOBODY) < 0 ||
-        setresuid(NOBODY, NOBODY, NOBODY) < 0) {
+    if (null < 0 || chroot(empty) < 0 || chdir("/") < 0 ||
+        prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || setgroups(0, NULL) < 0 ||
+        setresgid(NOBODY, NOBODY, NOBODY) < 0 || setresuid(NOBODY, NOBODY, NOBODY) < 0) {
         _exit(1);
     }
     (void)!write(tell, "", 1);
@@ -91,7 +92,8 @@ int pause_main(int argc, char **argv, int all_argc, char **all_argv)
     th_autofree char *empty = th_xstrdup(argv[2]);
     int tell[2];
     if (join(dir, "net", CLONE_NEWNET) < 0 || join(dir, "ipc", CLONE_NEWIPC) < 0 ||
-        join(dir, "uts", CLONE_NEWUTS) < 0 || unshare(CLONE_NEWPID) < 0 || pipe2(tell, O_CLOEXEC) < 0) {
+        join(dir, "uts", CLONE_NEWUTS) < 0 || unshare(CLONE_NEWPID) < 0 ||
+        pipe2(tell, O_CLOEXEC) < 0) {
         (void)fprintf(stderr, "%s\n", strerror(errno));
         return 1;
     }
@@ -132,8 +134,8 @@ static pid_t pause_pid(const char *dir)
     }
     long pid = strtol(th_buf_cstr(&b), NULL, 10);
     th_autofree char *link = th_xasprintf("/proc/%ld/ns/pid", pid);
-    bool same = pid > 1 && stat(ns, &mine) == 0 && stat(link, &its) == 0 && mine.st_ino == its.st_ino &&
-                mine.st_dev == its.st_dev;
+    bool same = pid > 1 && stat(ns, &mine) == 0 && stat(link, &its) == 0 &&
+                mine.st_ino == its.st_ino && mine.st_dev == its.st_dev;
     return same ? (pid_t)pid : 0;
 }
 

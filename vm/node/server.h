@@ -36,6 +36,19 @@ struct upload *images_upload_begin(struct req *r);
 bool images_upload_data(struct upload *u, const char *p, size_t n);
 void images_upload_drop(struct upload *u); /* the client went away before the end */
 
+/* upgrade.c: a connection that becomes a stream, by WebSocket or by SPDY/3.1 */
+struct upgrade {
+    bool spdy;         /* bare SPDY/3.1; false: a WebSocket */
+    const char *proto; /* the subprotocol, a constant */
+    const char *key;   /* Sec-WebSocket-Key */
+};
+/* What the client asks for; choose picks from its list of subprotocols (NULL: none). false: err says
+ * why not. */
+bool upgrade_choose(struct req *r, struct upgrade *ret, const char *(*choose)(const char *offered, bool spdy),
+                    struct th_err *err);
+/* Answers 101; fn is called with arg once the connection is a stream. */
+enum MHD_Result upgrade_reply(struct req *r, const struct upgrade *u, MHD_UpgradeHandler fn, void *arg);
+
 /* exec.c: exec, attach; portforward.c */
 enum MHD_Result exec_request(struct req *r, bool attach);
 enum MHD_Result portforward_request(struct req *r);

@@ -1,5 +1,6 @@
 /* WebSocket frames: masked ones in, unmasked ones out. No extensions; messages are bounded by
- * TH_WS_MESSAGE_MAX; fragments are joined; a ping is answered at once. */
+ * TH_WS_MESSAGE_MAX; fragments are joined; a ping is answered at once. A bare connection goes through
+ * the same calls without frames, so that SPDY need not know whether a WebSocket is around it. */
 #include "vm/node/ws.h"
 #include "base/encode.h"
 #include "base/io.h"
@@ -15,6 +16,12 @@ void ws_init(struct ws *w, int fd, const void *extra, size_t extra_n)
     w->fd = fd;
     pthread_mutex_init(&w->mu, NULL);
     th_buf_add(&w->in, extra, extra_n);
+}
+
+void ws_init_bare(struct ws *w, int fd, const void *extra, size_t extra_n)
+{
+    ws_init(w, fd, extra, extra_n);
+    w->bare = true;
 }
 
 void ws_done(struct ws *w)
@@ -68,6 +75,13 @@ static size_t frame_head(const struct ws *w, uint64_t *ret_len, size_t *ret_mask
 
 int ws_next(struct ws *w, int *ret_op, struct th_buf *msg)
 {
+    if (w->bare) {
+        *ret_op = WS_BINARY;
+        th_buf_clear(msg);
+        th_buf_add(msg, w->in.p, w->in.n);
+        th_buf_clear(&w->in);
+        return w->closed ? -1 : msg->n > 0;
+    }
     for (;;) {
         uint64_t len = 0;
         size_t mask_at = 0;
@@ -160,7 +174,9 @@ bool ws_send(struct ws *w, enum ws_op op, const void *head, size_t head_n, const
         hn = 10;
     }
     th_autobuf struct th_buf b = TH_BUF_INIT;
-    th_buf_add(&b, h, hn);
+    if (!w->bare) {
+        th_buf_add(&b, h, hn);
+    }
     th_buf_add(&b, head, head_n);
     th_buf_add(&b, p, n);
     pthread_mutex_lock(&w->mu);
@@ -172,6 +188,10 @@ bool ws_send(struct ws *w, enum ws_op op, const void *head, size_t head_n, const
 bool ws_close(struct ws *w, int code, const char *reason)
 {
     unsigned char c[2] = {(unsigned char)(code >> 8), (unsigned char)code};
+    if (w->bare) {
+        w->closed = true;
+        return true;
+    }
     bool ok = ws_send(w, WS_CLOSE, c, 2, reason, strlen(reason));
     w->closed = true;
     return ok;

@@ -16,9 +16,12 @@ struct ws {
     struct th_buf message;  /* fragments so far */
     int message_op;
     bool closed;
+    bool bare;              /* no frames: bytes go and come as they are (SPDY without a WebSocket) */
 };
 void ws_init(struct ws *w, int fd, const void *extra, size_t extra_n);
 void ws_done(struct ws *w); /* does not close fd */
+/* The same for a connection without frames: each read is a message, nothing is put around what is sent. */
+void ws_init_bare(struct ws *w, int fd, const void *extra, size_t extra_n);
 /* Reads what the descriptor has (one read). false: the peer is gone. */
 bool ws_fill(struct ws *w);
 /* Takes one whole message out of what was read. 1: *ret_op and msg are set (data messages only;
