@@ -2,129 +2,31 @@
 """The control plane is killed with SIGKILL while clients write. Every write that was acknowledged must
 be there after the restart, deletions included, with the same resourceVersion, and resourceVersions
 must never be given out twice or go back. TH_FAULT_SEED repeats a run's moments."""
-import http.client
 import os
-import random
 import signal
 import subprocess
 import sys
-import threading
-import time
 import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(HERE, "..", "api")]
 from client import Admin, call, config_map  # noqa: E402
 from cluster import Cluster  # noqa: E402
+from ledger import BASE, Ledger  # noqa: E402
 
-BASE = "/api/v1/namespaces/default/configmaps"
 ROUNDS = int(os.environ.get("TH_FAULT_ROUNDS", "5"))
-WRITERS = 4
-
-
-class Writer(threading.Thread):
-    """Creates; updates one in three of what it created and deletes one in five, so that all three
-    kinds of write are in flight when the kill comes. Remembers only what was answered."""
-
-    def __init__(self, admin, prefix, started):
-        super().__init__()
-        self.admin, self.prefix, self.started = admin, prefix, started
-        self.there = {}      # name -> object as acknowledged
-        self.gone = set()    # names whose deletion was acknowledged
-        self.unknown = set()  # names with a write that was sent and not answered
-        self.refused = []
-        self.top = 0
-
-    def run(self):
-        name = None
-        conn = self.admin.connect()
-        try:
-            i = 0
-            while True:
-                name = "%s-%d" % (self.prefix, i)
-                self.write(conn, "POST", BASE, name, config_map(name))
-                if i % 3 == 0:
-                    body = dict(self.there[name], data={"value": "second"})
-                    self.write(conn, "PUT", BASE + "/" + name, name, body)
-                if i % 5 == 0:
-                    self.write(conn, "DELETE", BASE + "/" + name, name, None)
-                i += 1
-        except (OSError, http.client.HTTPException, ValueError):
-            self.unknown.add(name)  # the kill; the server may or may not have done it
-        finally:
-            conn.close()
-
-    def write(self, conn, method, path, name, body):
-        status, obj = call(conn, method, path, body)
-        if status not in (200, 201):
-            self.refused.append((method, name, status, obj))
-            raise ValueError("refused")
-        if method == "DELETE":
-            self.there.pop(name)
-            self.gone.add(name)
-        else:
-            self.there[name] = obj
-            self.top = max(self.top, int(obj["metadata"]["resourceVersion"]))
-        self.started.set()
 
 
 class Kill(unittest.TestCase):
     def test_acknowledged_writes_survive(self):
-        seed = int(os.environ.get("TH_FAULT_SEED", str(random.randrange(1 << 30))))
-        print("seed %d" % seed, file=sys.stderr)
-        rnd = random.Random(seed)
         cluster = Cluster("disk")
         self.addCleanup(cluster.close)
-        there, gone, unknown, seen = {}, set(), set(), {}
-        top = 0
-        for round_no in range(ROUNDS):
-            admin = Admin(cluster.kubeconfig)
-            started = threading.Event()
-            writers = [Writer(admin, "r%d-w%d" % (round_no, i), started) for i in range(WRITERS)]
-            for w in writers:
-                w.start()
-            self.assertTrue(started.wait(30), "nothing was written")
-            time.sleep(rnd.uniform(0, 0.8))  # the random moment itself, not a wait for something
-            self.assertEqual(cluster.kill(signal.SIGKILL), -signal.SIGKILL)
-            for w in writers:
-                w.join(60)
-                self.assertFalse(w.is_alive())
-                self.assertEqual(w.refused, [])
-                there.update(w.there)
-                gone |= w.gone
-                unknown |= w.unknown
-                top = max(top, w.top)
+        ledger = Ledger(self)
+        for _ in range(ROUNDS):
+            ledger.write_until(lambda: Admin(cluster.kubeconfig),
+                               lambda: self.assertEqual(cluster.kill(signal.SIGKILL), -signal.SIGKILL))
             cluster.start()
-
-            conn = Admin(cluster.kubeconfig).connect()
-            status, found = call(conn, "GET", BASE)
-            self.assertEqual(status, 200, found)
-            self.assertGreaterEqual(int(found["metadata"]["resourceVersion"]), top)
-            top = int(found["metadata"]["resourceVersion"])
-            have = {o["metadata"]["name"]: o for o in found["items"]}
-            for name, obj in there.items():
-                if name in unknown:
-                    continue
-                self.assertIn(name, have, "round %d: an acknowledged write is lost" % round_no)
-                for part in ("uid", "resourceVersion"):
-                    self.assertEqual(have[name]["metadata"][part], obj["metadata"][part], name)
-                self.assertEqual(have[name]["data"], obj["data"], name)
-            for name in gone - unknown:
-                self.assertNotIn(name, have, "round %d: a deleted object is back" % round_no)
-            # What was in flight is there whole or not at all, and stays as first seen.
-            for name in unknown:
-                now = have.get(name, {}).get("metadata", {}).get("resourceVersion")
-                self.assertEqual(seen.setdefault(name, now), now, name)
-            versions = [o["metadata"]["resourceVersion"] for o in have.values()]
-            self.assertEqual(len(versions), len(set(versions)), "a resourceVersion was used twice")
-            status, obj = call(conn, "POST", BASE, config_map("after-%d" % round_no))
-            self.assertEqual(status, 201, obj)
-            self.assertGreater(int(obj["metadata"]["resourceVersion"]), top)
-            top = int(obj["metadata"]["resourceVersion"])
-            there[obj["metadata"]["name"]] = obj
-            conn.close()
-            print("round %d: %d there, %d deleted, %d unanswered, resourceVersion %d"
-                  % (round_no, len(there), len(gone), len(unknown), top), file=sys.stderr)
+            ledger.verify(Admin(cluster.kubeconfig))
 
 
 class FullDisk(unittest.TestCase):

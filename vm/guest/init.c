@@ -134,8 +134,7 @@ static void child_add(struct th_guest *g, const char *part, const char *node)
         }
     }
     th_strv_add(&c->argv, "--data");
-    th_strv_take(&c->argv, th_streq(part, "controlplane") ? th_path_join(g->paths.data, "store")
-                                                          : th_xstrdup(g->paths.data));
+    th_strv_add(&c->argv, g->paths.data);
     th_strv_add(&c->argv, "--run");
     th_strv_add(&c->argv, g->paths.run);
     th_strv_add(&c->argv, "--etc");
