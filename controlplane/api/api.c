@@ -414,6 +414,7 @@ static void call_done(struct th_call *c)
     th_query_done(&c->query);
     th_strv_done(&c->warnings);
     free(c->manager);
+    th_obj_unref(c->made);
 }
 
 int th_api_call(struct th_api *api, const struct th_areq *req, struct th_aresp *resp,

@@ -20,5 +20,5 @@ int th_verb_create(struct th_call *c, struct th_err *err)
     }
     struct th_json *made = NULL;
     TH_TRY(th_object_create(c, th_steal(&obj), &made, err));
-    return th_respond_tree(c, 201, made, err);
+    return th_respond_made(c, 201, made, err);
 }

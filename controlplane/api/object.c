@@ -45,6 +45,22 @@ int th_object_dump(struct th_call *c, struct th_json *obj, struct th_buf *b, str
     return 0;
 }
 
+/* The same, and obj stays in the served form (its members may be sorted, its revision goes). */
+static int dump_stored(struct th_call *c, struct th_json *obj, struct th_buf *b, struct th_err *err)
+{
+    if (c->res == c->storage) {
+        return th_object_dump(c, obj, b, err);
+    }
+    TH_AUTO(th_json) struct th_json *stored = th_json_dup(obj);
+    return th_object_dump(c, stored, b, err);
+}
+
+static void keep_made(struct th_call *c, struct th_obj *made)
+{
+    th_obj_unref(c->made);
+    c->made = th_obj_ref(made);
+}
+
 static bool has_status_sub(const struct th_resource *r)
 {
     for (const struct th_subresource *s = r->subs; s && s->name; s++) {
@@ -132,9 +148,8 @@ static int create_once(struct th_call *c, struct th_json *obj, struct th_json **
                        struct th_err *err)
 {
     const char *name = th_json_path_str(obj, "metadata.name");
-    TH_AUTO(th_json) struct th_json *stored = th_json_dup(obj);
     th_autobuf struct th_buf b = TH_BUF_INIT;
-    TH_TRY(th_object_dump(c, stored, &b, err));
+    TH_TRY(dump_stored(c, obj, &b, err));
     th_autofree char *key = th_store_key(c, name);
     if (c->dry_run) {
         TH_AUTO(th_obj) struct th_obj *there = th_store_get(c->api->store, key);
@@ -151,6 +166,7 @@ static int create_once(struct th_call *c, struct th_json *obj, struct th_json **
     if (r < 0) {
         return commit_error(c, r, name, err);
     }
+    keep_made(c, made);
     th_json_path_set(obj, "metadata.resourceVersion",
                      th_json_stringf("%lld", (long long)made->rv));
     *ret = th_json_ref(obj);
@@ -257,9 +273,8 @@ static int commit_update(struct th_call *c, const struct th_update *u, struct th
 {
     const char *name = th_json_path_str(obj, "metadata.name");
     bool gone = goes_now(c, obj);
-    TH_AUTO(th_json) struct th_json *stored = th_json_dup(obj);
     th_autobuf struct th_buf b = TH_BUF_INIT;
-    TH_TRY(th_object_dump(c, stored, &b, err));
+    TH_TRY(dump_stored(c, obj, &b, err));
     if (!c->dry_run) {
         struct th_store_write w = {.op = gone ? TH_STORE_DELETE : TH_STORE_UPDATE,
                                    .key = u->old_obj->key,
@@ -272,11 +287,15 @@ static int commit_update(struct th_call *c, const struct th_update *u, struct th
             *ret_retry = r == -TH_R_CONFLICT;
             return commit_error(c, r, name, err);
         }
+        keep_made(c, made);
         th_json_path_set(obj, "metadata.resourceVersion",
                          th_json_stringf("%lld", (long long)made->rv));
         if (gone && c->res->s.release) {
             c->res->s.release(&c->ctx, obj);
         }
+    } else {
+        th_json_path_set(obj, "metadata.resourceVersion",
+                         th_json_stringf("%lld", (long long)u->old_obj->rv));
     }
     *ret = th_json_ref(obj);
     return 0;
@@ -330,6 +349,7 @@ int th_object_update(struct th_call *c, const struct th_update *u, struct th_jso
         TH_TRY(c->res->s.allocate(&c->ctx, obj, u->old, err));
     }
     if (th_meta_unchanged(u->old, obj) && !goes_now(c, obj)) {
+        keep_made(c, u->old_obj);
         *ret = th_json_dup(u->old);
         return 0;
     }

@@ -283,7 +283,7 @@ static int create_by_apply(struct th_call *c, const struct patch *p, struct th_e
     c->applied = true;
     struct th_json *made = NULL;
     TH_TRY(th_object_create(c, o, &made, err));
-    return th_respond_tree(c, 201, made, err);
+    return th_respond_made(c, 201, made, err);
 }
 
 static int patch_once(struct th_call *c, const struct patch *p, struct th_obj *old_obj,
@@ -325,7 +325,7 @@ static int patch_once(struct th_call *c, const struct patch *p, struct th_obj *o
         .old_obj = old_obj, .old = old, .applied = p->kind == TH_PATCH_APPLY};
     struct th_json *made = NULL;
     TH_TRY(th_object_update(c, &u, o, &made, ret_retry, err));
-    return th_respond_tree(c, 200, made, err);
+    return th_respond_made(c, 200, made, err);
 }
 
 int th_verb_patch(struct th_call *c, struct th_err *err)

@@ -98,6 +98,7 @@ struct th_call {
     bool applied;                      /* managedFields were made by apply: keep them */
     enum th_field_validation fv;
     char *manager;                     /* field manager */
+    struct th_obj *made;               /* the revision that was written and is the answer, or NULL */
     const char *verb;                  /* "get", "list", ... as authorization names it */
 };
 
@@ -184,6 +185,9 @@ int th_delete_parse(struct th_call *c, struct th_delete_req *d, struct th_json *
 int th_respond_obj(struct th_call *c, int status, struct th_obj *o, struct th_err *err) TH_MUST_USE;
 /* Takes obj. */
 int th_respond_tree(struct th_call *c, int status, struct th_json *obj, struct th_err *err) TH_MUST_USE;
+/* The same for an object that was just written: c->made's bytes where they are the answer. */
+int th_respond_made(struct th_call *c, int status, struct th_json *obj,
+                    struct th_err *err) TH_MUST_USE;
 void th_respond_json(struct th_aresp *r, int status, const struct th_json *o, bool pretty);
 #define TH_TYPE_PROTOBUF "application/vnd.kubernetes.protobuf"
 /* k has a form in protobuf; NULL has none. */

@@ -138,3 +138,15 @@ int th_respond_tree(struct th_call *c, int status, struct th_json *obj, struct t
     th_respond_json(c->resp, status, o, c->accept.pretty);
     return 0;
 }
+
+int th_respond_made(struct th_call *c, int status, struct th_json *obj, struct th_err *err)
+{
+    const struct th_accept *a = &c->accept;
+    bool bytes = a->media == TH_MEDIA_PROTOBUF ||
+                 (a->form == TH_FORM_OBJECT && a->media == TH_MEDIA_JSON && !a->pretty);
+    if (c->made && bytes && c->res == c->storage && !c->req->want_tree) {
+        th_json_unref(obj);
+        return th_respond_obj(c, status, c->made, err);
+    }
+    return th_respond_tree(c, status, obj, err);
+}

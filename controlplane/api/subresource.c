@@ -58,7 +58,7 @@ int th_sub_commit(struct th_call *c, struct th_obj *old_obj, const struct th_jso
     struct th_json *made = NULL;
     TH_TRY(th_object_update(c, &u, obj, &made, ret_retry, err));
     if (!c->sub->get) {
-        return th_respond_tree(c, 200, made, err);
+        return th_respond_made(c, 200, made, err);
     }
     struct th_json *shown = NULL;
     int r = c->sub->get(&c->ctx, made, &shown, err);

@@ -42,7 +42,7 @@ static int create_instead(struct th_call *c, const struct th_json *body, struct 
     TH_TRY(th_authorize(c->api, &at, err));
     struct th_json *made = NULL;
     TH_TRY(th_object_create(c, th_json_dup(body), &made, err));
-    return th_respond_tree(c, 201, made, err);
+    return th_respond_made(c, 201, made, err);
 }
 
 int th_verb_update(struct th_call *c, struct th_err *err)
@@ -66,7 +66,7 @@ int th_verb_update(struct th_call *c, struct th_err *err)
         bool retry = false;
         int r = th_object_update(c, &u, th_json_dup(body), &made, &retry, err);
         if (r >= 0) {
-            return th_respond_tree(c, 200, made, err);
+            return th_respond_made(c, 200, made, err);
         }
         if (!retry || !unconditional || i == UPDATE_RETRIES) {
             return r;

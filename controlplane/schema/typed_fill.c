@@ -7,7 +7,7 @@
  */
 #include "controlplane/schema/typed_priv.h"
 
-static void fill(const struct th_type *t, struct th_json *o);
+static struct th_json *filled(const struct th_type *t, struct th_json *o);
 
 static bool is_go_struct(const struct th_field *f)
 {
@@ -38,56 +38,94 @@ static struct th_json *zero(const struct th_field *f)
     case TH_F_DURATION:
         return th_json_string("0s");
     case TH_F_STRUCT: {
-        struct th_json *o = th_json_object();
-        fill(f->sub, o);
-        return o;
+        TH_AUTO(th_json) struct th_json *o = th_json_object();
+        return filled(f->sub, o);
     }
     default:
         return NULL;
     }
 }
 
-static void fill_value(const struct th_field *f, struct th_json *v)
+/* A new reference to v, or to a copy with its structs filled. */
+static struct th_json *filled_list(const struct th_type *t, struct th_json *v)
 {
-    if (f->type != TH_F_STRUCT) {
-        return;
+    bool changed = false;
+    struct th_json *n = th_json_array();
+    for (size_t i = 0; i < th_json_len(v); i++) {
+        struct th_json *e = filled(t, th_json_at(v, i));
+        changed = changed || e != th_json_at(v, i);
+        th_json_append(n, e);
     }
-    if (f->shape == TH_SHAPE_ONE) {
-        fill(f->sub, v);
-    } else if (f->shape == TH_SHAPE_LIST) {
-        for (size_t i = 0; i < th_json_len(v); i++) {
-            fill(f->sub, th_json_at(v, i));
-        }
-    } else if (f->shape == TH_SHAPE_MAP) {
-        struct th_json_iter it = TH_JSON_ITER(v);
-        while (th_json_next(&it)) {
-            fill(f->sub, it.value);
-        }
+    if (!changed) {
+        th_json_unref(n);
+        return th_json_ref(v);
     }
+    return n;
 }
 
-static void fill(const struct th_type *t, struct th_json *o)
+static struct th_json *filled_value(const struct th_field *f, struct th_json *v)
+{
+    if (!v || f->type != TH_F_STRUCT || f->shape == TH_SHAPE_MAP_LIST) {
+        return th_json_ref(v);
+    }
+    if (f->shape == TH_SHAPE_ONE) {
+        return filled(f->sub, v);
+    }
+    if (f->shape == TH_SHAPE_LIST && th_json_is(v, TH_JSON_ARRAY)) {
+        return filled_list(f->sub, v);
+    }
+    if (f->shape != TH_SHAPE_MAP || !th_json_is(v, TH_JSON_OBJECT)) {
+        return th_json_ref(v);
+    }
+    struct th_json *n = th_json_object();
+    struct th_json_iter it = TH_JSON_ITER(v);
+    while (th_json_next(&it)) {
+        th_json_set(n, it.name, filled(f->sub, it.value));
+    }
+    return n;
+}
+
+static bool is_written_when_empty(const struct th_field *f)
+{
+    return !(f->flags & TH_FF_OMITZERO) && (!(f->flags & TH_FF_OMITEMPTY) || is_go_struct(f));
+}
+
+/* Most of an object needs nothing: what is whole is shared, only what changes is copied. */
+static struct th_json *filled(const struct th_type *t, struct th_json *o)
 {
     if (!th_json_is(o, TH_JSON_OBJECT)) {
-        return;
+        return th_json_ref(o);
     }
+    struct th_json *n = NULL;
     for (size_t i = 0; i < t->n_fields; i++) {
         const struct th_field *f = &t->fields[i];
         struct th_json *v = th_json_get(o, f->name);
-        if (v) {
-            fill_value(f, v);
-        } else if (!(f->flags & TH_FF_OMITZERO) &&
-                   (!(f->flags & TH_FF_OMITEMPTY) || is_go_struct(f))) {
-            th_json_set(o, f->name, zero(f));
+        if (v ? f->type != TH_F_STRUCT : !is_written_when_empty(f)) {
+            continue;
         }
+        struct th_json *made = v ? filled_value(f, v) : zero(f);
+        if (v && made == v) {
+            th_json_unref(made);
+            continue;
+        }
+        if (!n) {
+            n = th_json_object();
+            struct th_json_iter it = TH_JSON_ITER(o);
+            while (th_json_next(&it)) {
+                th_json_set(n, it.name, th_json_ref(it.value));
+            }
+        }
+        th_json_set(n, f->name, made);
     }
+    return n ? n : th_json_ref(o);
 }
 
 struct th_json *th_typed_fill(const struct th_type *t, const struct th_json *o)
 {
-    struct th_json *out = th_json_is(o, TH_JSON_OBJECT) ? th_json_dup(o) : th_json_object();
-    if (t && th_type_find(t->name) == t) {
-        fill(t, out);
+    if (!th_json_is(o, TH_JSON_OBJECT)) {
+        TH_AUTO(th_json) struct th_json *none = th_json_object();
+        return t && th_type_find(t->name) == t ? filled(t, none) : th_steal(&none);
     }
-    return out;
+    struct th_json *all = (struct th_json *)(uintptr_t)o; /* shared, and read only from here on */
+    return t && th_type_find(t->name) == t ? filled(t, all) : th_json_ref(all);
 }

@@ -241,7 +241,7 @@ func TestDryRunsChangeNothing(t *testing.T) {
 	m.Data["a"] = "2"
 	u, err := maps.Update(ctx(t), m, metav1.UpdateOptions{DryRun: dry})
 	must(t, err)
-	check(t, u.Data["a"] == "2", "%+v", u)
+	check(t, u.Data["a"] == "2" && u.ResourceVersion == m.ResourceVersion, "%+v", u)
 	_, err = maps.Patch(ctx(t), "m", types.MergePatchType, []byte(`{"data":{"a":"3"}}`), metav1.PatchOptions{DryRun: dry})
 	must(t, err)
 	must(t, maps.Delete(ctx(t), "m", metav1.DeleteOptions{DryRun: dry}))
