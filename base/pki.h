@@ -41,4 +41,35 @@ int th_pki_verify_es256(const char *key_pem_private_or_public, const void *p, si
  * NULL; organizations are added to ret_orgs. */
 int th_pki_subject(const char *cert_pem, char **ret_cn, struct th_strv *ret_orgs,
                    int64_t *ret_not_after_ms, struct th_err *err) TH_MUST_USE;
+
+/* ---- Certificate requests (pki_request.c): any key, PKCS#10 in PEM ---- */
+struct th_pki_request { /* owned */
+    char *common_name; /* NULL when the subject has none */
+    struct th_strv organizations;
+    struct th_strv dns_names, ip_addresses, emails, uris;
+};
+void th_pki_request_done(struct th_pki_request *r);
+/* Exactly one "CERTIFICATE REQUEST" whose signature is by the key in it. TH_R_PARSE. */
+int th_pki_request_parse(const char *pem, struct th_pki_request *ret, struct th_err *err) TH_MUST_USE;
+enum th_pki_key_usage { /* bits of RFC 5280's keyUsage */
+    TH_PKI_KU_DIGITAL_SIGNATURE = 1,
+    TH_PKI_KU_CONTENT_COMMITMENT = 2,
+    TH_PKI_KU_KEY_ENCIPHERMENT = 4,
+    TH_PKI_KU_DATA_ENCIPHERMENT = 8,
+    TH_PKI_KU_KEY_AGREEMENT = 16,
+    TH_PKI_KU_CERT_SIGN = 32,
+    TH_PKI_KU_CRL_SIGN = 64,
+    TH_PKI_KU_ENCIPHER_ONLY = 128,
+    TH_PKI_KU_DECIPHER_ONLY = 256
+};
+struct th_pki_terms { /* what the signer grants, whatever the request's extensions say */
+    unsigned key_usage;              /* enum th_pki_key_usage bits; 0: no such extension */
+    const char *const *purposes;     /* OIDs of extended key usages; NULL-terminated or NULL */
+    int64_t not_before_s, not_after_s; /* the latter is cut to the CA's */
+};
+/* Subject, key and alternative names of the request, no other extension. */
+int th_pki_request_sign(const struct th_pki_pair *ca, const char *pem, const struct th_pki_terms *t,
+                        char **ret_cert_pem, struct th_err *err) TH_MUST_USE;
+/* All blocks are certificates that parse, at least one. TH_R_PARSE. */
+int th_pki_certificates_check(const char *pem, struct th_err *err) TH_MUST_USE;
 #endif

@@ -22,6 +22,7 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/encode.h"
 #include "base/io.h"
 #include "base/limits.h"
 #include "base/log.h"
@@ -345,7 +346,10 @@ static struct th_identity *peer_of(struct conn *c, bool *ret_bad)
             th_strv_take(&orgs, o);
         }
         if (cn) {
+            char sum[TH_SHA256_HEX_LEN];
+            th_sha256_hex(chain[0].data, chain[0].size, sum);
             id = th_authn_subject(cn, &orgs);
+            th_strv_addf(&id->extra, "authentication.kubernetes.io/credential-id=X509SHA256=%s", sum);
             *ret_bad = false;
         }
     }

@@ -10,6 +10,8 @@ struct th_controllers_opts {
     const char *service_cidr;
     const char *cluster_domain;
     const char *ca_cert_pem; /* what root-CA ConfigMaps carry */
+    const char *ca_key_pem;  /* signs certificates; NULL: none are signed. Borrowed */
+    const char *sa_key_pem;  /* signs tokens of Secrets; NULL: none are made. Borrowed */
     size_t workers;          /* 0: default */
     /* As kube-controller-manager's flags of these names; 0: its default. */
     int64_t node_monitor_period_ms;    /* 5 s */

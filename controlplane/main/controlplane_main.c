@@ -30,7 +30,7 @@ struct config {
     bool memory;
     const char *tls_cert, *tls_key, *ca_cert, *ca_key, *client_ca, *sa_key, *sa_issuer, *token_file;
     const char *service_cidr, *pod_cidr, *cluster_domain, *dns_ip, *advertise;
-    const char *controllers, *scheduler, *node_socket;
+    const char *controllers, *scheduler, *node_socket, *authorization_mode;
     const char *run, *etc, *continue_expiry;
     const char *node_monitor_period, *node_monitor_grace, *pod_gc_threshold;
     struct th_strv disable_admission;
@@ -66,6 +66,7 @@ static const char usage[] =
     "  --controllers all|none|NAME,-NAME   --scheduler on|off\n"
     "  --node-monitor-period, --node-monitor-grace-period DURATION (default 5s, 40s)\n"
     "  --terminated-pod-gc-threshold N (default 12500)\n"
+    "  --authorization-mode MODE,...  Node,RBAC (default), AlwaysAllow, AlwaysDeny\n"
     "  --disable-admission NAME,...   --node-socket PATH\n"
     "  --kubeconfig PATH       admin's kubeconfig (default: DIR/admin.kubeconfig)\n"
     "  --etc DIR               identity files and cluster.json of `thimbled init` give defaults\n"
@@ -91,6 +92,7 @@ static const struct option options[] = {
     {"node-monitor-period", required_argument, NULL, 22},
     {"node-monitor-grace-period", required_argument, NULL, 20},
     {"terminated-pod-gc-threshold", required_argument, NULL, 21},
+    {"authorization-mode", required_argument, NULL, 23},
     {NULL, 0, NULL, 0},
 };
 
@@ -108,6 +110,7 @@ static int parse_flags(int argc, char **argv, struct config *c)
         ['l'] = &c->listen,      ['u'] = &c->unix_socket,   ['r'] = &c->run,
         ['e'] = &c->etc,         [22] = &c->node_monitor_period,
         [20] = &c->node_monitor_grace, [21] = &c->pod_gc_threshold,
+        [23] = &c->authorization_mode,
     };
     optind = 1;
     for (int o = 0; (o = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
@@ -275,9 +278,10 @@ static int duration(const char *text, int64_t *ret_ms, struct th_err *err)
     return 0;
 }
 
-static int start_workers(const struct config *c, const struct th_cluster *k, struct parts *p,
-                         struct th_err *err)
+static int start_workers(const struct config *c, const struct th_cluster *k,
+                         const struct th_cp_identity *id, struct parts *p, struct th_err *err)
 {
+    (void)id;
     (void)k;
     (void)p;
     (void)err;
@@ -290,7 +294,9 @@ static int start_workers(const struct config *c, const struct th_cluster *k, str
                                         .pod_cidr = k->pod_cidr,
                                         .service_cidr = k->service_cidr,
                                         .cluster_domain = k->cluster_domain,
-                                        .ca_cert_pem = k->ca_cert_pem};
+                                        .ca_cert_pem = k->ca_cert_pem,
+                                        .ca_key_pem = id->ca_key,
+                                        .sa_key_pem = k->sa_key_pem};
         TH_TRY(duration(c->node_monitor_period, &o.node_monitor_period_ms, err));
         TH_TRY(duration(c->node_monitor_grace, &o.node_monitor_grace_ms, err));
         o.terminated_pod_gc_threshold =
@@ -390,6 +396,7 @@ static int start(const struct config *c, struct th_cluster *k, struct th_cp_iden
                              .disable_admission = (const char *const *)c->disable_admission.v,
                              .node_socket = c->node_socket,
                              .token_file = c->token_file,
+                             .authorization_mode = c->authorization_mode,
                              .server_address = address};
     TH_TRY(th_api_new(&ao, &p->api, err));
     struct th_server_opts so = {.api = p->api,
@@ -403,7 +410,7 @@ static int start(const struct config *c, struct th_cluster *k, struct th_cp_iden
     int got = th_server_port(p->server);
     k->advertise_port = k->advertise_port ? k->advertise_port : got;
     TH_TRY(th_api_bootstrap(p->api, err));
-    TH_TRY(start_workers(c, k, p, err));
+    TH_TRY(start_workers(c, k, id, p, err));
     th_autofree char *url = th_xasprintf("https://%s:%d", th_streq(ip, "0.0.0.0") ? "127.0.0.1" : ip,
                                          got);
     th_autofree char *kubeconfig =

@@ -1,4 +1,4 @@
-/* Cells of the smaller groups that take more than a path, and approval of certificate requests. */
+/* Cells of the smaller groups that take more than a path. */
 #include "base/buf.h"
 #include "base/clock.h"
 #include "controlplane/resources/rows.h"
@@ -65,23 +65,6 @@ void th_row_csr(const struct th_req_ctx *c, const struct th_json *obj, struct th
                                                      : "Pending",
                                           failed ? ",Failed" : "",
                                           *str(obj, "status.certificate") ? ",Issued" : ""));
-}
-
-/* Only the conditions of the body count; who decides is recorded by the client. */
-int th_csr_approval(const struct th_req_ctx *c, const struct th_json *old,
-                    const struct th_json *body, struct th_json **ret, struct th_err *err)
-{
-    (void)c;
-    (void)err;
-    struct th_json *n = th_json_dup(old);
-    const struct th_json *conditions = th_json_path(body, "status.conditions");
-    if (conditions) {
-        th_json_path_set(n, "status.conditions", th_json_dup(conditions));
-    } else {
-        (void)th_json_path_del(n, "status.conditions");
-    }
-    *ret = n;
-    return 0;
 }
 
 /* ---- flowcontrol ---- */

@@ -71,6 +71,10 @@ th_prepare_update_fn th_namespace_prepare_update, th_pod_prepare_update,
     th_service_prepare_update;
 th_validate_fn th_pod_validate_create, th_service_validate, th_workload_validate;
 th_validate_update_fn th_service_validate_update;
+th_prepare_create_fn th_csr_prepare_create; /* certificates_csr.c */
+th_prepare_update_fn th_csr_prepare_update;
+th_validate_fn th_csr_validate;
+th_validate_update_fn th_csr_validate_update, th_csr_validate_status;
 int64_t th_pod_grace(const struct th_req_ctx *c, const struct th_json *obj, int64_t asked);
 bool th_namespace_hold(const struct th_req_ctx *c, struct th_json *obj);
 int th_service_allocate(const struct th_req_ctx *c, struct th_json *obj, const struct th_json *old,
@@ -79,7 +83,7 @@ void th_service_release(const struct th_req_ctx *c, const struct th_json *obj);
 
 /* ---- Subresources and kinds that are never stored ---- */
 th_sub_update_fn th_namespace_finalize, th_pod_bind, th_pod_ephemeral, th_pod_resize,
-    th_csr_approval;
+    th_csr_approval, th_csr_status;
 th_sub_create_fn th_pod_evict, th_serviceaccount_token;
 typedef int th_virtual_fn(const struct th_req_ctx *c, const char *ns, const struct th_json *obj,
                           struct th_json **ret, struct th_err *err);

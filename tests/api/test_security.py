@@ -69,6 +69,7 @@ class Rbac(Base):
         self.assertEqual((who["username"], who["groups"]), ("kubernetes-admin", ["system:masters", "system:authenticated"]))
         who = json.loads(self.k(*self.cert("alice", "dev", "ops"), "auth", "whoami", "-o", "json"))["status"]["userInfo"]
         self.assertEqual((who["username"], who["groups"]), ("alice", ["dev", "ops", "system:authenticated"]))
+        self.assertRegex(who["extra"]["authentication.kubernetes.io/credential-id"][0], "^X509SHA256=[0-9a-f]{64}$")
 
     def test_a_user_without_roles_is_refused_with_upstreams_words(self):
         alice = self.cert("alice", "dev")
@@ -305,6 +306,251 @@ class Aggregation(Base):
         wait_for(lambda: verbs_of("admin", "widgets") == [])
         _, admin = self.c.api("GET", RBAC + "/clusterroles/admin")
         self.assertIn("clusterrole-aggregation-controller", [m["manager"] for m in admin["metadata"]["managedFields"]])
+
+
+def claims(token):
+    part = token.split(".")[1]
+    return json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+
+
+class Tokens(Base):
+    def review(self, token, *audiences):
+        status, obj = self.c.api("POST", "/apis/authentication.k8s.io/v1/tokenreviews",
+                                 {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
+                                  "spec": {"token": token, "audiences": list(audiences)}})
+        self.assertEqual(status, 201, obj)
+        return obj["status"]
+
+    def request(self, sa, **spec):
+        return self.c.api("POST", f"/api/v1/namespaces/default/serviceaccounts/{sa}/token",
+                          {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec})
+
+    def test_a_token_is_its_account_until_the_account_goes(self):
+        self.k("create", "sa", "one")
+        token = self.k("create", "token", "one", "--duration=15m").strip()
+        c = claims(token)
+        self.assertEqual((c["sub"], c["exp"] - c["iat"], c["aud"]),
+                         ("system:serviceaccount:default:one", 900, ["https://kubernetes.default.svc.cluster.local"]))
+        self.assertEqual(c["iss"], "https://kubernetes.default.svc.cluster.local")
+        who = json.loads(self.token_kubectl(token, "auth", "whoami", "-o", "json"))["status"]["userInfo"]
+        self.assertEqual(who["groups"], ["system:serviceaccounts", "system:serviceaccounts:default", "system:authenticated"])
+        self.assertEqual(who["extra"], {"authentication.kubernetes.io/credential-id": ["JTI=" + c["jti"]]})
+        self.assertEqual(self.review(token)["user"]["uid"], who["uid"])
+        self.k("delete", "sa", "one")
+        self.k("create", "sa", "one")
+        code, out = self.token_kubectl(token, "get", "pods", ok=False)
+        self.assertIn("You must be logged in", out)
+        self.assertIn("does not match claim", self.review(token)["error"])
+
+    def test_bounds_of_a_request(self):
+        self.k("create", "sa", "two")
+        self.no('error: failed to create token: TokenRequest.authentication.k8s.io "" is invalid: spec.expirationSeconds: '
+                'Invalid value: 60: may not specify a duration less than 10 minutes', "create", "token", "two", "--duration=60s")
+        self.no('error: failed to create token: serviceaccounts "none" not found', "create", "token", "none")
+        status, obj = self.request("two", expirationSeconds=2**33)
+        self.assertEqual((status, obj["details"]["causes"][0]["message"]),
+                         (422, "Invalid value: 8589934592: may not specify a duration larger than 2^32 seconds"))
+        status, obj = self.request("two", boundObjectRef={"kind": "ConfigMap", "apiVersion": "v1", "name": "x"})
+        self.assertEqual((status, obj["message"]), (400, "cannot bind token to object of type /v1, Kind=ConfigMap"))
+        status, obj = self.request("two", boundObjectRef={"kind": "Pod", "apiVersion": "v1", "name": "x"})
+        self.assertEqual((status, obj["message"]), (404, 'pods "x" not found'))
+
+    def test_audiences(self):
+        self.k("create", "sa", "aud")
+        token = self.k("create", "token", "aud", "--audience=vault", "--audience=other").strip()
+        code, out = self.token_kubectl(token, "get", "pods", ok=False)
+        self.assertIn("You must be logged in", out)
+        r = self.review(token, "vault", "nobody")
+        self.assertEqual((r["authenticated"], r["audiences"]), (True, ["vault"]))
+        r = self.review(token)
+        self.assertNotIn("authenticated", {k for k, v in r.items() if v is True})
+        self.assertIn('token audiences ["vault" "other"] is invalid for the target audiences', r["error"])
+        self.assertEqual(self.review("x.y.z")["error"], "invalid bearer token")
+
+    def test_a_bound_token_dies_with_its_object(self):
+        self.k("create", "sa", "bound")
+        self.k("create", "secret", "generic", "holder")
+        token = self.k("create", "token", "bound", "--bound-object-kind=Secret", "--bound-object-name=holder").strip()
+        self.assertTrue(self.review(token)["authenticated"])
+        self.k("delete", "secret", "holder")
+        self.assertEqual(self.review(token)["error"], "[invalid bearer token, service account token has been invalidated]")
+        self.k("create", "secret", "generic", "holder")
+        self.assertIn("does not match service account secret ref claim", self.review(token)["error"])
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+               "spec": {"serviceAccountName": "bound", "nodeName": "n1", "containers": [{"name": "c", "image": "i"}]}}
+        self.k("apply", "-f", "-", stdin=json.dumps(pod))
+        self.c.api("POST", "/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}})
+        status, obj = self.request("bound", expirationSeconds=3607, boundObjectRef={"kind": "Pod", "apiVersion": "v1", "name": "p"})
+        self.assertEqual(status, 201, obj)
+        c = claims(obj["status"]["token"])
+        k8s = c["kubernetes.io"]
+        self.assertEqual((k8s["pod"]["name"], k8s["node"]["name"], c["exp"] - c["iat"], k8s["warnafter"] - c["iat"]),
+                         ("p", "n1", 365 * 86400, 3607))
+        extra = self.review(obj["status"]["token"])["user"]["extra"]
+        self.assertEqual((extra["authentication.kubernetes.io/pod-name"], extra["authentication.kubernetes.io/node-uid"]),
+                         (["p"], [k8s["node"]["uid"]]))
+        self.k("create", "sa", "stranger")
+        status, got = self.request("stranger", boundObjectRef={"kind": "Pod", "apiVersion": "v1", "name": "p"})
+        self.assertEqual((status, got["message"]), (400, 'cannot bind token for serviceaccount "stranger" to pod running '
+                                                         'with different serviceaccount name.'))
+        self.k("delete", "pod", "p", "--grace-period=0", "--force")
+        self.assertFalse(self.review(obj["status"]["token"]).get("authenticated", False))
+
+    def test_keys_and_issuer_are_published(self):
+        self.k("create", "sa", "reader")
+        token = self.k("create", "token", "reader").strip()
+        conf = json.loads(self.token_kubectl(token, "get", "--raw", "/.well-known/openid-configuration"))
+        self.assertEqual((conf["issuer"], conf["response_types_supported"], conf["subject_types_supported"]),
+                         ("https://kubernetes.default.svc.cluster.local", ["id_token"], ["public"]))
+        self.assertTrue(conf["jwks_uri"].endswith("/openid/v1/jwks"))
+        keys = json.loads(self.token_kubectl(token, "get", "--raw", "/openid/v1/jwks"))["keys"]
+        head = json.loads(base64.urlsafe_b64decode(token.split(".")[0] + "=="))
+        self.assertEqual([(k["kid"], k["alg"], k["use"]) for k in keys], [(head["kid"], "ES256", "sig")])
+
+
+class StaticTokens(Base):
+    @classmethod
+    def setUpClass(cls):
+        with open("/tmp/th-tokens-%d.csv" % os.getpid(), "w") as f:
+            f.write('# comment\nt0ken,dave,uid-1,"dev,system:masters"\nplain,erin,uid-2\n')
+            cls.file = f.name
+        cls.extra = ("--token-file", cls.file)
+        super().setUpClass()
+        os.unlink(cls.file)
+
+    def test_static_tokens(self):
+        who = json.loads(self.token_kubectl("t0ken", "auth", "whoami", "-o", "json"))["status"]["userInfo"]
+        self.assertEqual(who, {"username": "dave", "uid": "uid-1", "groups": ["dev", "system:masters", "system:authenticated"]})
+        code, out = self.token_kubectl("plain", "get", "ns", ok=False)
+        self.assertIn('User "erin" cannot list resource "namespaces"', out)
+
+
+class AlwaysAllow(Base):
+    extra = ("--authorization-mode", "AlwaysAllow")
+
+    def test_everybody_may_everything(self):
+        self.assertEqual(self.k("auth", "can-i", "delete", "nodes", "--as=anyone"), "yes\n")
+        _, roles = self.c.api("GET", RBAC + "/clusterroles")
+        self.assertEqual(roles["items"], [])
+
+
+class Certificates(Base):
+    extra = ("--controllers", "all")
+
+    def csr(self, name, subject, signer="kubernetes.io/kube-apiserver-client", usages=("client auth",), san=None, user=None, groups=(), **spec):
+        d = self.c.dir
+        subprocess.run(["openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                        "-keyout", f"{d}/{name}.key", "-out", f"{d}/{name}.csr", "-subj", subject] +
+                       (["-addext", "subjectAltName=" + san] if san else []), check=True, capture_output=True)
+        with open(f"{d}/{name}.csr", "rb") as f:
+            request = base64.b64encode(f.read()).decode()
+        return self.c.api("POST", "/apis/certificates.k8s.io/v1/certificatesigningrequests", {
+            "apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": {"name": name},
+            "spec": dict(request=request, signerName=signer, usages=list(usages), **spec)}, user=user, groups=groups)
+
+    def issued(self, name):
+        def look():
+            _, o = self.c.api("GET", "/apis/certificates.k8s.io/v1/certificatesigningrequests/" + name)
+            return o if "certificate" in o["status"] else None
+        o = wait_for(look)
+        with open(f"{self.c.dir}/{name}.crt", "wb") as f:
+            f.write(base64.b64decode(o["status"]["certificate"]))
+        return o
+
+    def test_approved_requests_become_certificates_that_work(self):
+        status, obj = self.csr("frank", "/O=dev/CN=frank", expirationSeconds=3600)
+        self.assertEqual(status, 201, obj)
+        self.assertEqual((obj["spec"]["username"], obj["spec"]["groups"]), ("system:admin", ["system:masters", "system:authenticated"]))
+        out = self.k("get", "csr", "frank")
+        self.assertRegex(out, r"frank +\S+ +kubernetes.io/kube-apiserver-client +system:admin +60m +Pending")
+        self.assertIn("frank approved", self.k("certificate", "approve", "frank"))
+        o = self.issued("frank")
+        self.assertEqual((o["status"]["conditions"][0]["reason"], o["status"]["conditions"][0]["type"]), ("KubectlApprove", "Approved"))
+        self.assertIn("Approved,Issued", self.k("get", "csr", "frank"))
+        d = self.c.dir
+        who = json.loads(self.k("--kubeconfig", self.plain, "--client-certificate", d + "/frank.crt", "--client-key",
+                                d + "/frank.key", "auth", "whoami", "-o", "json"))["status"]["userInfo"]
+        self.assertEqual((who["username"], who["groups"]), ("frank", ["dev", "system:authenticated"]))
+        text = subprocess.run(["openssl", "x509", "-in", d + "/frank.crt", "-noout", "-text"], capture_output=True, text=True).stdout
+        self.assertIn("TLS Web Client Authentication", text)
+        self.assertNotIn("CA:TRUE", text)
+
+    def test_denied_requests_stay_denied(self):
+        self.csr("denied", "/CN=x")
+        self.k("certificate", "deny", "denied")
+        self.assertIn("Denied", self.k("get", "csr", "denied"))
+        code, out = self.k("certificate", "approve", "denied", ok=False)
+        self.assertEqual(out, 'error: certificate signing request "denied" is already Denied\n')
+        path = "/apis/certificates.k8s.io/v1/certificatesigningrequests/denied"
+        _, o = self.c.api("GET", path)
+        o["status"]["conditions"].append({"type": "Approved", "status": "True"})
+        status, got = self.c.api("PUT", path + "/approval", o)
+        self.assertEqual((status, got["details"]["causes"][0]["message"]),
+                         (422, 'Invalid value: "Approved": Approved and Denied conditions are mutually exclusive'))
+        status, got = self.c.api("PUT", path + "/status", o)
+        self.assertIn('updates may not add a condition of type "Approved"', got["message"])
+        o["status"]["conditions"] = []
+        status, got = self.c.api("PUT", path + "/approval", o)
+        self.assertIn('updates may not remove a condition of type "Denied"', got["message"])
+
+    def test_what_may_not_be_asked(self):
+        status, obj = self.csr("masters", "/O=system:masters/CN=x")
+        self.assertEqual((status, obj["message"]), (403, 'certificatesigningrequests.certificates.k8s.io "masters" is '
+                         'forbidden: use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed'))
+        status, obj = self.csr("short", "/CN=x", signer="nodomain", usages=["client auth", "bogus"], expirationSeconds=5)
+        self.assertEqual((status, sorted(c["field"] for c in obj["details"]["causes"])),
+                         (422, ["spec.expirationSeconds", "spec.signerName", "spec.usages[1]"]))
+        self.csr("serve", "/CN=x", usages=["server auth"])
+        self.k("certificate", "approve", "serve")
+        wait_for(lambda: "Approved,Failed" in self.k("get", "csr", "serve"))
+
+    def test_who_decides_needs_the_signer(self):
+        self.k("create", "clusterrole", "approver", "--verb=get,list,update", "--resource=certificatesigningrequests,certificatesigningrequests/approval")
+        self.k("create", "clusterrolebinding", "approver", "--clusterrole=approver", "--user=grace")
+        self.csr("wait", "/CN=x")
+        code, out = self.k("certificate", "approve", "wait", "--as=grace", ok=False)
+        self.assertIn('user not permitted to approve requests with signerName "kubernetes.io/kube-apiserver-client"', out)
+        self.k("apply", "-f", "-", stdin=json.dumps({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "signer"},
+            "rules": [{"apiGroups": ["certificates.k8s.io"], "resources": ["signers"], "resourceNames": ["kubernetes.io/*"],
+                       "verbs": ["approve"]}]}))
+        self.k("create", "clusterrolebinding", "signer", "--clusterrole=signer", "--user=grace")
+        self.k("certificate", "approve", "wait", "--as=grace")
+        self.issued("wait")
+
+    def test_kubelets_are_approved_by_themselves_and_serve_under_their_names(self):
+        usages = ["digital signature", "client auth"]
+        self.csr("boot", "/O=system:nodes/CN=system:node:n7", "kubernetes.io/kube-apiserver-client-kubelet", usages,
+                 user="system:node:n7", groups=["system:nodes"])
+        self.k("create", "clusterrolebinding", "self", "--clusterrole=system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
+               "--group=system:nodes")
+        self.csr("boot2", "/O=system:nodes/CN=system:node:n7", "kubernetes.io/kube-apiserver-client-kubelet", usages,
+                 user="system:node:n7", groups=["system:nodes"])
+        o = self.issued("boot2")
+        self.assertEqual(o["status"]["conditions"][0]["message"], "Auto approving self kubelet client certificate after SubjectAccessReview.")
+        self.csr("serving", "/O=system:nodes/CN=system:node:n7", "kubernetes.io/kubelet-serving",
+                 ["digital signature", "server auth"], san="DNS:n7,IP:10.0.0.7", user="system:node:n7", groups=["system:nodes"])
+        self.k("certificate", "approve", "serving")
+        self.issued("serving")
+        text = subprocess.run(["openssl", "x509", "-in", self.c.dir + "/serving.crt", "-noout", "-text"], capture_output=True, text=True).stdout
+        self.assertIn("DNS:n7, IP Address:10.0.0.7", text)
+
+    def test_a_secret_of_a_service_account_gets_its_token(self):
+        self.k("create", "sa", "old")
+        secret = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token",
+                  "metadata": {"name": "old-token", "annotations": {"kubernetes.io/service-account.name": "old"}}}
+        self.k("apply", "-f", "-", stdin=json.dumps(secret))
+        path = "/api/v1/namespaces/default/secrets/old-token"
+        o = wait_for(lambda: (lambda s: s if "token" in s.get("data", {}) else None)(self.c.api("GET", path)[1]))
+        self.assertEqual(base64.b64decode(o["data"]["namespace"]), b"default")
+        self.assertIn(b"BEGIN CERTIFICATE", base64.b64decode(o["data"]["ca.crt"]))
+        token = base64.b64decode(o["data"]["token"]).decode()
+        who = json.loads(self.token_kubectl(token, "auth", "whoami", "-o", "json"))["status"]["userInfo"]
+        self.assertEqual(who["username"], "system:serviceaccount:default:old")
+        self.k("delete", "sa", "old")
+        wait_for(lambda: self.c.api("GET", path)[0] == 404)
+        code, out = self.token_kubectl(token, "get", "pods", ok=False)
+        self.assertIn("You must be logged in", out)
 
 
 if __name__ == "__main__":
