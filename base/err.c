@@ -64,6 +64,16 @@ const char *th_reason_next(enum th_reason r)
     return rows[row_of(r)].next;
 }
 
+enum th_reason th_reason_from_code(const char *code, enum th_reason dflt)
+{
+    for (size_t i = 1; code && i < TH_R_COUNT_; i++) {
+        if (strcmp(rows[i].code, code) == 0) {
+            return (enum th_reason)i;
+        }
+    }
+    return dflt;
+}
+
 enum th_reason th_reason_from_status(const char *status_reason, int http_code)
 {
     /* Several rows may share a status reason; the API's own rows come first in the list. */

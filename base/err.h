@@ -72,6 +72,8 @@ const char *th_reason_status(enum th_reason r); /* "NotFound" */
 int th_reason_http(enum th_reason r);
 int th_reason_exit(enum th_reason r);
 const char *th_reason_next(enum th_reason r); /* the user's next step, when err.hint has none */
+/* TH_R_<x> for a code of the table ("no-image"); dflt for NULL and unknown ones. */
+enum th_reason th_reason_from_code(const char *code, enum th_reason dflt);
 /* TH_R_<x> for a metav1 Status.reason and code; TH_R_INTERNAL when unknown. */
 enum th_reason th_reason_from_status(const char *status_reason, int http_code);
 

@@ -71,16 +71,6 @@ void th_machine_step(void *arg, const char *step, int64_t ms)
     th_progress_step(arg, "%s", step);
 }
 
-static enum th_reason reason_of_code(const char *code)
-{
-    for (int r = TH_R_OK + 1; code && r < TH_R_COUNT_; r++) {
-        if (th_streq(th_reason_code((enum th_reason)r), code)) {
-            return (enum th_reason)r;
-        }
-    }
-    return TH_R_INTERNAL;
-}
-
 static void one_line(struct th_ndjson *s, const char *p, size_t n)
 {
     struct th_json *o TH_AUTO(th_json) = NULL;
@@ -90,7 +80,7 @@ static void one_line(struct th_ndjson *s, const char *p, size_t n)
     const struct th_json *e = th_json_get(o, "error");
     if (e) {
         const char *msg = th_json_path_str(e, "message");
-        (void)th_fail(&s->err, reason_of_code(th_json_path_str(e, "reason")), "%s",
+        (void)th_fail(&s->err, th_reason_from_code(th_json_path_str(e, "reason"), TH_R_INTERNAL), "%s",
                       msg ? msg : "the node failed without saying why");
         if (th_json_path_str(e, "hint")) {
             (void)th_hint(&s->err, "%s", th_json_path_str(e, "hint"));

@@ -167,6 +167,23 @@ static void print_result(const struct th_cli *cli, const struct th_machine_info 
     printf("kubectl uses it now: context \"%s\" in %s.\n", info->context, kubeconfig);
 }
 
+/* What a machine that runs cannot be given any more. */
+static void note_not_applied(const struct th_cli *cli, struct th_progress *progress)
+{
+    static const char *const names[] = {"cpus",   "memory",   "disk", "accel",
+                                        "kernel", "api-port", "port"};
+    struct th_buf list TH_CLEANUP(th_buf_done) = TH_BUF_INIT;
+    for (size_t i = 0; i < TH_ARRAY_LEN(names); i++) {
+        if (th_opt_bool(cli, names[i])) {
+            th_buf_printf(&list, "%s--%s", list.n ? ", " : "", names[i]);
+        }
+    }
+    if (list.n) {
+        th_progress_note(progress, "It was running, so not applied: %s (\"thimble stop\" first)",
+                         th_buf_cstr(&list));
+    }
+}
+
 static int run(struct th_cli *cli, struct th_err *err)
 {
     struct th_machine_opts opts = TH_MACHINE_OPTS_INIT;
@@ -184,6 +201,7 @@ static int run(struct th_cli *cli, struct th_err *err)
     }
     if (already) {
         th_err_done(err);
+        note_not_applied(cli, &progress);
     }
     if (!already) {
         th_progress_step(&progress, "Waiting for the node");

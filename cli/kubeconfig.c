@@ -114,7 +114,12 @@ static int load(const char *path, struct th_json **ret, struct th_err *err)
         *ret = new_config();
         return 0;
     }
-    TH_TRY(r);
+    if (r < 0) {
+        if (err && r != -TH_R_NO_PERMISSION) {
+            err->reason = TH_R_KUBECONFIG;
+        }
+        return th_hint(err, "repair or move the file away, or point KUBECONFIG at another one");
+    }
     struct th_json *docs TH_AUTO(th_json) = NULL;
     struct th_json *config TH_AUTO(th_json) = NULL;
     if (th_yaml_parse(text.p ? text.p : "", text.n, &docs, err) < 0) {

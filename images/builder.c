@@ -44,14 +44,18 @@ void bvars_set(struct bvars *v, const char *name, const char *value)
     th_strv_addf(&v->kv, "%s=%s", name, value);
 }
 
+static int line_of(const struct build *b)
+{
+    return b->in ? b->in->line : b->st ? b->st->df->line : 1;
+}
+
 int b_fault(struct build *b, enum th_reason reason, struct th_err *err, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
     th_autofree char *msg = th_xvasprintf(fmt, ap);
     va_end(ap);
-    int line = b->in ? b->in->line : b->st ? b->st->df->line : 1;
-    return th_fail(err, reason, "%s:%d: %s", th_path_base(b->file), line, msg);
+    return th_fail(err, reason, "%s:%d: %s", th_path_base(b->file), line_of(b), msg);
 }
 
 bool b_canceled(const struct build *b)
@@ -240,7 +244,9 @@ int b_base_image(struct build *b, const char *ref, struct th_image **ret, struct
     TH_AUTO_ERR struct th_err why = TH_ERR_INIT;
     int r = th_images_resolve(b->s, ref, ret, &why);
     if (r == -TH_R_NO_IMAGE && b->o->missing_base) {
-        TH_TRY(b->o->missing_base(b->o->missing_base_arg, ref, err));
+        if (b->o->missing_base(b->o->missing_base_arg, ref, err) < 0) {
+            return th_wrap(err, "%s:%d", th_path_base(b->file), line_of(b));
+        }
         th_err_done(&why);
         r = th_images_resolve(b->s, ref, ret, &why);
     }

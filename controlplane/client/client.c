@@ -137,7 +137,13 @@ int th_client_fail_status(int http_status, struct th_str body, struct th_err *er
     int code = (int)th_json_path_int(status, "code", http_status);
     const char *msg = th_json_path_str(status, "message");
     enum th_reason reason = th_reason_from_status(th_json_path_str(status, "reason"), code);
+    /* The node agent's Status objects say more than metav1 has words for (vm/node/server.c). */
+    const char *next = th_json_path_str(status, "thimble.next");
+    reason = th_reason_from_code(th_json_path_str(status, "thimble.reason"), reason);
     int r = th_fail(err, reason, "%s", msg && *msg ? msg : "the server gave no message");
+    if (next) {
+        (void)th_hint(err, "%s", next);
+    }
     if (err) {
         err->http_code = code;
         take_details(status, err);

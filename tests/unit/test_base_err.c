@@ -76,6 +76,9 @@ static void wrap_puts_context_in_front_and_keeps_the_rest(void **state)
     assert_int_equal(th_wrap(&err, "while reading %s", "x"), -TH_R_NOT_FOUND);
     assert_string_equal(err.msg, "while reading x: file: No such file or directory");
     assert_string_equal(err.hint, "create it");
+    assert_int_equal(th_reason_from_code("no-image", TH_R_INTERNAL), TH_R_NO_IMAGE);
+    assert_int_equal(th_reason_from_code("nonsense", TH_R_IO), TH_R_IO);
+    assert_int_equal(th_reason_from_code(NULL, TH_R_IO), TH_R_IO);
     (void)th_fail(NULL, TH_R_NOT_FOUND, "nobody hears this"); /* the code goes on all the same */
     assert_int_equal(th_wrap(NULL, "in front"), -TH_R_NOT_FOUND);
     assert_int_equal(th_hint(NULL, "create it"), -TH_R_NOT_FOUND);

@@ -20,11 +20,9 @@
 #include "vm/launcher/ports.h"
 #include "vm/launcher/protocol.h"
 #include "vm/launcher/qmp.h"
+#include "vm/launcher/virt.h"
 #include <errno.h>
 #include <inttypes.h>
-#include <libvirt/libvirt-qemu.h>
-#include <libvirt/libvirt.h>
-#include <libvirt/virterror.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -37,12 +35,13 @@
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static const char *log_dir; /* for library_init, which takes no argument */
+static const struct th_virt *virt; /* set before the first call */
 
 static void *event_thread(void *arg)
 {
     (void)arg;
     for (;;) {
-        if (virEventRunDefaultImpl() < 0) {
+        if (virt->virEventRunDefaultImpl() < 0) {
             th_sleep_ms(10);
         }
     }
@@ -57,12 +56,12 @@ static void silent(void *data, virErrorPtr error)
 
 static void library_init(void)
 {
-    virSetErrorFunc(NULL, silent);
+    virt->virSetErrorFunc(NULL, silent);
     /* Its warnings (custom arguments, no confinement) belong into a file, not on the terminal. */
     th_autofree char *log = th_xasprintf("3:file:%s/libvirt.log", log_dir);
     (void)setenv("LIBVIRT_LOG_OUTPUTS", log, 0);
     pthread_t thread;
-    if (virInitialize() == 0 && virEventRegisterDefaultImpl() == 0 &&
+    if (virt->virInitialize() == 0 && virt->virEventRegisterDefaultImpl() == 0 &&
         pthread_create(&thread, NULL, event_thread, NULL) == 0) {
         (void)pthread_detach(thread);
     }
@@ -70,7 +69,7 @@ static void library_init(void)
 
 static int fail_virt(struct th_err *err, enum th_reason reason, const char *what)
 {
-    const char *msg = virGetLastErrorMessage();
+    const char *msg = virt->virGetLastErrorMessage();
     th_autofree char *line = th_xstrdup(msg ? msg : "unknown error");
     for (char *p = line; *p; p++) {
         *p = *p == '\n' ? ' ' : *p;
@@ -91,7 +90,7 @@ static int check(struct th_err *err)
         (void)th_fail(err, TH_R_NO_QEMU, "qemu-img is not installed");
         return th_hint(err, "sudo apt-get install --no-install-recommends qemu-utils");
     }
-    return 0;
+    return th_virt_load(&virt, err);
 }
 
 static char *root_dir(const struct th_profile *p)
@@ -121,6 +120,7 @@ static int write_config(const struct th_profile *p, struct th_err *err)
 
 static int open_libvirt(const struct th_profile *p, virConnectPtr *ret, struct th_err *err)
 {
+    TH_TRY(th_virt_load(&virt, err));
     TH_TRY(write_config(p, err));
     log_dir = p->state;
     (void)pthread_once(&once, library_init);
@@ -134,11 +134,10 @@ static int open_libvirt(const struct th_profile *p, virConnectPtr *ret, struct t
             th_buf_putc(&uri, *c);
         }
     }
-    virConnectPtr conn = virConnectOpen(th_buf_cstr(&uri));
+    virConnectPtr conn = virt->virConnectOpen(th_buf_cstr(&uri));
     if (!conn) {
         (void)fail_virt(err, TH_R_NO_LIBVIRT, "libvirt's QEMU driver does not start");
-        return th_hint(err, "sudo apt-get install --no-install-recommends "
-                            "libvirt-daemon-driver-qemu libvirt-daemon-system");
+        return th_hint(err, TH_VIRT_INSTALL);
     }
     *ret = conn;
     return 0;
@@ -159,10 +158,10 @@ static pid_t read_pid(const struct th_profile *p)
 static void destroy(virConnectPtr conn, const struct th_profile *p)
 {
     th_autofree char *name = th_xasprintf("thimble-%s", p->name);
-    virDomainPtr dom = conn ? virDomainLookupByName(conn, name) : NULL;
+    virDomainPtr dom = conn ? virt->virDomainLookupByName(conn, name) : NULL;
     if (dom) {
-        (void)virDomainDestroy(dom);
-        (void)virDomainFree(dom);
+        (void)virt->virDomainDestroy(dom);
+        (void)virt->virDomainFree(dom);
     }
     pid_t pid = th_profile_alive(p);
     int64_t deadline = th_mono_ms() + KILL_WAIT_MS;
@@ -181,7 +180,7 @@ static int kill_machine(struct th_profile *p, struct th_err *err)
     }
     destroy(conn, p);
     if (conn) {
-        (void)virConnectClose(conn);
+        (void)virt->virConnectClose(conn);
     }
     static const char *const files[] = {TH_HOST_CONTROL, TH_HOST_QMP};
     for (size_t i = 0; i < TH_ARRAY_LEN(files); i++) {
@@ -231,20 +230,20 @@ static int start(const struct th_machine_spec *spec, pid_t *ret_pid, struct th_e
     (void)unlink(spec->console);
     th_autobuf struct th_buf xml = TH_BUF_INIT;
     th_domain_xml(spec, emulator, &xml);
-    virDomainPtr dom = virDomainCreateXML(conn, th_buf_cstr(&xml), 0);
+    virDomainPtr dom = virt->virDomainCreateXML(conn, th_buf_cstr(&xml), 0);
     int r = 0;
     if (!dom) {
-        r = fail_virt(err, start_reason(virGetLastErrorMessage()), "QEMU does not start");
+        r = fail_virt(err, start_reason(virt->virGetLastErrorMessage()), "QEMU does not start");
     } else {
         *ret_pid = read_pid(p);
         if (*ret_pid <= 0) {
             r = th_fail(err, TH_R_BOOT_FAILED, "libvirt does not say which process QEMU is");
-            (void)virDomainDestroy(dom);
+            (void)virt->virDomainDestroy(dom);
         }
-        (void)virDomainFree(dom);
+        (void)virt->virDomainFree(dom);
     }
     /* Closed at once: later calls open it again, and QEMU goes on without us. */
-    (void)virConnectClose(conn);
+    (void)virt->virConnectClose(conn);
     return r;
 }
 

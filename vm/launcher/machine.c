@@ -93,7 +93,17 @@ static int pick(int asked, int had, int def)
     return asked > 0 ? asked : had > 0 ? had : def;
 }
 
-static int settle_driver(struct start *s, bool is_new, struct th_err *err)
+static int check_driver(const struct th_profile *p, const char *want, struct th_err *err)
+{
+    if (want && p->driver && !th_streq(p->driver, want)) {
+        (void)th_fail(err, TH_R_USAGE, "profile \"%s\" was made with the driver %s", p->name,
+                      p->driver);
+        return th_hint(err, "delete it first, or use another profile with -p");
+    }
+    return 0;
+}
+
+static int settle_driver(struct start *s, struct th_err *err)
 {
     struct th_profile *p = s->p;
     const char *want = s->opts->driver ? s->opts->driver : p->driver ? p->driver : "libvirt";
@@ -101,11 +111,6 @@ static int settle_driver(struct start *s, bool is_new, struct th_err *err)
     if (!s->d) {
         (void)th_fail(err, TH_R_USAGE, "unknown driver \"%s\"", want);
         return th_hint(err, "use libvirt or host");
-    }
-    if (!is_new && p->driver && !th_streq(p->driver, want)) {
-        (void)th_fail(err, TH_R_USAGE, "profile \"%s\" was made with the driver %s", p->name,
-                      p->driver);
-        return th_hint(err, "delete it first, or use another profile with -p");
     }
     free(p->driver);
     p->driver = th_xstrdup(s->d->name);
@@ -290,12 +295,7 @@ static int guest_failed(const struct th_json *msg, struct th_err *err)
 {
     const char *text = th_json_path_str(msg, "msg"), *hint = th_json_path_str(msg, "hint");
     const char *code = th_json_path_str(msg, "reason");
-    enum th_reason reason = TH_R_BOOT_FAILED;
-    for (int r = 1; r < TH_R_COUNT_; r++) {
-        if (th_streq(th_reason_code((enum th_reason)r), code)) {
-            reason = (enum th_reason)r;
-        }
-    }
+    enum th_reason reason = th_reason_from_code(code, TH_R_BOOT_FAILED);
     (void)th_fail(err, reason, "%s", text ? text : "the guest failed");
     return hint ? th_hint(err, "%s", hint) : -(int)reason;
 }
@@ -427,7 +427,7 @@ static int boot(struct start *s, struct th_channel *c, struct th_err *err)
 static int prepare(struct start *s, bool is_new, struct th_err *err)
 {
     struct th_profile *p = s->p;
-    TH_TRY(settle_driver(s, is_new, err));
+    TH_TRY(settle_driver(s, err));
     int had_disk_gb = p->disk_gb;
     TH_TRY(settle_sizes(s, err));
     if (s->d->is_vm) {
@@ -457,16 +457,37 @@ static int prepare(struct start *s, bool is_new, struct th_err *err)
     return 0;
 }
 
-static void note_last_console_line(const struct th_profile *p, struct th_err *err)
+/* The line that says most: the last error that is not init's own (which the message has already),
+ * else the last line of all. Borrowed from lines; NULL when there is none. */
+static const char *telling_line(const struct th_strv *lines)
+{
+    const char *last = NULL;
+    for (size_t i = lines->n; i > 0; i--) {
+        const char *line = lines->v[i - 1];
+        const char *level = strstr(line, "Z E ");
+        if (level && !th_startswith(level + 4, "init ")) {
+            return level + 4;
+        }
+        last = last || !*line ? last : line;
+    }
+    return last;
+}
+
+static void note_console_line(const struct th_profile *p, struct th_err *err)
 {
     th_autobuf struct th_buf tail = TH_BUF_INIT;
-    if (!err || th_console_tail(p, 1, &tail) < 0 || tail.n < 2) {
+    th_autostrv struct th_strv lines = TH_STRV_INIT;
+    if (!err || th_console_tail(p, 20, &tail) < 0) {
         return;
     }
-    th_buf_truncate(&tail, tail.n - 1);
+    th_strv_split(&lines, th_buf_cstr(&tail), '\n');
+    const char *line = telling_line(&lines);
+    if (!line) {
+        return;
+    }
     th_autofree char *msg = th_xstrdup(err->msg);
     th_autofree char *hint = th_xstrdup(err->hint);
-    (void)th_fail(err, err->reason, "%s; the console's last line: %s", msg, th_buf_cstr(&tail));
+    (void)th_fail(err, err->reason, "%s; the console says: %s", msg, line);
     if (hint) {
         (void)th_hint(err, "%s", hint);
     } else {
@@ -493,7 +514,7 @@ static int run_start(struct start *s, struct th_err *err)
         th_channel_done(&c);
         bool from_guest = r == -TH_R_BOOT_FAILED || r == -TH_R_BOOT_TIMEOUT;
         if (from_guest) {
-            note_last_console_line(p, &e);
+            note_console_line(p, &e);
         }
         (void)s->d->kill(p, NULL);
         th_profile_set_process(p, 0);
@@ -534,6 +555,7 @@ int th_machine_start(const struct th_machine_opts *opts, th_machine_progress_fn 
     bool is_new = !th_profile_exists(&p);
     if (!is_new) {
         TH_TRY(th_profile_load(&p, err));
+        TH_TRY(check_driver(&p, opts->driver, err));
     } else {
         TH_TRY(check_no_leftovers(&p, err));
         p.run = th_json_object();

@@ -94,8 +94,9 @@ enum MHD_Result reply_status(struct req *r, const struct th_err *err)
     int code = err->http_code ? err->http_code : th_reason_http(err->reason);
     TH_AUTO(th_json) struct th_json *s = th_json_build(
         "{'kind':'Status','apiVersion':'v1','metadata':{},'status':'Failure','message':%s,'reason':%s,"
-        "'code':%d}",
-        err->msg, th_reason_status(err->reason), (int64_t)code);
+        "'code':%d,'thimble':{'reason':%s,'next':%s}}",
+        err->msg, th_reason_status(err->reason), (int64_t)code, th_reason_code(err->reason),
+        err->hint);
     return reply_json(r, (unsigned)code, s);
 }
 
