@@ -24,6 +24,18 @@ static bool has_node_ports(const struct th_json *svc)
             th_json_path_bool(svc, "spec.allocateLoadBalancerNodePorts", true));
 }
 
+/* Load balancers ask such Services' nodes whether they have endpoints. */
+static bool has_check_port(const struct th_json *svc)
+{
+    return is_type(svc, "LoadBalancer") &&
+           th_streq(th_json_path_str(svc, "spec.externalTrafficPolicy"), "Local");
+}
+
+static int64_t check_port(const struct th_json *svc)
+{
+    return th_json_path_int(svc, "spec.healthCheckNodePort", 0);
+}
+
 /* ---- Printing ---- */
 
 static char *external(const struct th_json *svc)
@@ -165,6 +177,11 @@ void th_service_prepare_update(const struct th_req_ctx *c, struct th_json *obj,
         (void)th_json_del(spec, "allocateLoadBalancerNodePorts");
         th_json_path_set(obj, "status.loadBalancer", th_json_object());
     }
+    if (has_check_port(old) && has_check_port(obj) && !check_port(obj)) {
+        th_json_set_int(spec, "healthCheckNodePort", check_port(old));
+    } else if (has_check_port(old) && !has_check_port(obj) && check_port(obj) == check_port(old)) {
+        (void)th_json_del(spec, "healthCheckNodePort");
+    }
     set_families(obj);
 }
 
@@ -176,6 +193,10 @@ void th_service_validate(const struct th_req_ctx *c, const struct th_json *obj, 
     const struct th_json *ports = th_json_path(obj, "spec.ports");
     size_t n = th_json_len(ports);
     bool headless = th_streq(th_json_path_str(obj, "spec.clusterIP"), "None");
+    if (check_port(obj) && !has_check_port(obj)) {
+        th_invalid_int(err, "spec.healthCheckNodePort", check_port(obj),
+                       "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'");
+    }
     if (n == 0 && !headless && !is_type(obj, "ExternalName")) {
         th_invalid_required(err, "spec.ports", "");
     }
@@ -289,6 +310,24 @@ static int allocate_ports(struct th_ipalloc *a, struct th_json *obj, const struc
     return 0;
 }
 
+static int allocate_check_port(struct th_ipalloc *a, struct th_json *obj, const struct th_json *old,
+                               struct th_err *err)
+{
+    int64_t wanted = check_port(obj);
+    int got = 0;
+    if (!has_check_port(obj) || (wanted && old && check_port(old) == wanted)) {
+        return 0;
+    }
+    if (th_ipalloc_port(a, (int)wanted, &got, err) < 0) {
+        th_autofree char *why = th_xstrdup(err->msg);
+        th_err_done(err);
+        th_invalid_int(err, "spec.healthCheckNodePort", wanted, why);
+        return th_invalid_finish(err, "", "Service", th_json_path_str(obj, "metadata.name"));
+    }
+    th_json_path_set_int(obj, "spec.healthCheckNodePort", got);
+    return 0;
+}
+
 void th_service_release(const struct th_req_ctx *c, const struct th_json *obj)
 {
     const struct th_cluster *cluster = c->cluster;
@@ -301,6 +340,7 @@ void th_service_release(const struct th_req_ctx *c, const struct th_json *obj)
         th_ipalloc_port_release(cluster->services,
                                 (int)th_json_path_int(th_json_at(ports, i), "nodePort", 0));
     }
+    th_ipalloc_port_release(cluster->services, (int)check_port(obj));
 }
 
 int th_service_allocate(const struct th_req_ctx *c, struct th_json *obj, const struct th_json *old,
@@ -312,6 +352,7 @@ int th_service_allocate(const struct th_req_ctx *c, struct th_json *obj, const s
     }
     TH_TRY(allocate_ip(cluster->services, obj, old, err));
     int r = allocate_ports(cluster->services, obj, old, err);
+    r = r < 0 ? r : allocate_check_port(cluster->services, obj, old, err);
     if (r < 0 && !old) {
         th_ipalloc_ip_release(cluster->services, th_json_path_str(obj, "spec.clusterIP"));
     }
@@ -323,6 +364,9 @@ int th_service_allocate(const struct th_req_ctx *c, struct th_json *obj, const s
         if (node && !holds_port(obj, node, SIZE_MAX)) {
             th_ipalloc_port_release(cluster->services, (int)node);
         }
+    }
+    if (old && check_port(old) && check_port(old) != check_port(obj)) {
+        th_ipalloc_port_release(cluster->services, (int)check_port(old));
     }
     if (old && !th_json_path_str(obj, "spec.clusterIP")) {
         th_ipalloc_ip_release(cluster->services, th_json_path_str(old, "spec.clusterIP"));

@@ -187,5 +187,9 @@ void th_ipalloc_note(struct th_ipalloc *a, const struct th_json *service)
             a->ports[p] = 1;
         }
     }
+    int64_t check = th_json_path_int(service, "spec.healthCheckNodePort", 0) - a->port_first;
+    if (check >= 0 && check < a->n_ports) {
+        a->ports[check] = 1;
+    }
     pthread_mutex_unlock(&a->lock);
 }

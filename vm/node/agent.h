@@ -156,7 +156,8 @@ struct agent {
     struct th_images *images;
     struct th_net *net;
     struct th_client *client;     /* NULL in manifest mode */
-    struct th_client *lb_client; /* likewise; the status of Services */
+    struct th_client *net_client; /* likewise; reads what rules and DNS are made from */
+    struct th_client *lb_client;  /* likewise; writes the status of Services */
     struct th_recorder *recorder;
     struct th_informer *pod_inf, *svc_inf, *node_inf;
     char *crun, *conmon;

@@ -193,14 +193,21 @@ static int connect_api(struct agent *a, struct th_err *err)
                                     .as_user = user,
                                     .as_groups = groups};
     TH_TRY(th_client_new_http(&o, &a->client, err));
-    /* Services are the cloud's to answer for, not a node's: their status is written as the service
-     * controller, which no node may do. */
-    const char *const controller[] = {"system:serviceaccounts", "system:serviceaccounts:kube-system",
-                                      "system:authenticated", "system:masters", NULL};
-    o.user_agent = "thimbled-service-controller";
-    o.as_user = "system:serviceaccount:kube-system:service-controller";
-    o.as_groups = controller;
-    TH_TRY(th_client_new_http(&o, &a->lb_client, err));
+    /* What a node agent may not do is done in the name of who does it upstream: rules and records read
+     * the whole cluster's Services; Services' status is the cloud's to write, not a node's. */
+    static const struct {
+        const char *user, *agent;
+    } others[] = {{"system:serviceaccount:kube-system:thimble-network", "thimbled-network"},
+                  {"system:serviceaccount:kube-system:service-controller", "thimbled-service-controller"}};
+    static const char *const accounts[] = {"system:serviceaccounts", "system:serviceaccounts:kube-system",
+                                           "system:authenticated", NULL};
+    struct th_client **clients[] = {&a->net_client, &a->lb_client};
+    for (size_t i = 0; i < TH_ARRAY_LEN(clients); i++) {
+        o.user_agent = others[i].agent;
+        o.as_user = others[i].user;
+        o.as_groups = accounts;
+        TH_TRY(th_client_new_http(&o, clients[i], err));
+    }
     a->recorder = th_recorder_new(a->client, "kubelet", a->o.name);
     return 0;
 }
@@ -229,7 +236,7 @@ static int start(struct agent *a, bool no_api, struct th_err *err)
                              .cluster_dns = a->o.cluster_dns,
                              .cluster_domain = a->o.cluster_domain,
                              .ports_endpoint = a->o.ports_endpoint,
-                             .client = a->client,
+                             .client = a->net_client,
                              .lb_client = a->lb_client};
     TH_TRY(th_net_start(&no, &a->net, err));
     TH_TRY(agent_load(a, err));
@@ -312,6 +319,7 @@ int th_node_main(int argc, char **argv)
     th_images_close(a->images);
     if (a->client) {
         th_client_free(a->lb_client);
+        th_client_free(a->net_client);
         th_client_free(a->client);
     }
     free(a->crun);

@@ -20,8 +20,8 @@ struct th_net_opts {
     const char *cluster_dns;    /* "10.96.0.10" */
     const char *cluster_domain; /* "cluster.local" */
     const char *ports_endpoint; /* where host ports are asked for, or NULL */
-    struct th_client *client;   /* the node's own rights; NULL: no API server, no services */
-    struct th_client *lb_client; /* the service controller's: status of Services */
+    struct th_client *client;   /* reads the cluster; NULL: no API server, no services */
+    struct th_client *lb_client; /* writes the status of Services and Events about them */
 };
 
 /* Switches forwarding on and reads the addresses in use. Strings of o are copied. */
