@@ -208,7 +208,7 @@ step "the agent is killed: rules stay and are taken up again"
 agent=$(pgrep -P "$(init_pid)" -f 'thimbled.* node ' || true)
 if [ -n "$agent" ]; then
     kill -9 "$agent"
-    expect pod "tcp:$E:80" "$echo_ .*" || true
+    expect node "tcp:$E:80" "$echo_ .*"
     back() { kn get --raw "/api/v1/nodes/thimble/proxy/healthz"; }
     wait_for 15 back
     kn scale deploy/echo --replicas=2
@@ -224,14 +224,17 @@ wait_for 5 expect pod "$(dns solo.net.$zone:A)" "NXDOMAIN .*"
 step "delete leaves nothing"
 pid=$(init_pid)
 t delete
-[ ! -e "/proc/$pid" ]
+ended() { [ ! -e "/proc/$pid" ] || grep -q '^State:.*Z' "/proc/$pid/status"; }
+wait_for 5 ended
 after=$(ip -o link | wc -l)/$(nft list tables 2>/dev/null | wc -l)/$(ip netns list | wc -l)
 [ "$before" = "$after" ] || { echo "links/tables/namespaces: $before before, $after after" >&2; exit 1; }
 if grep -qs "$work" /proc/mounts; then
     grep "$work" /proc/mounts >&2
     exit 1
 fi
-left=$(pgrep -f "$work" || true)
-[ -z "$left" ] || { ps -fp $left >&2; exit 1; }
+if left=$(pgrep -f "$work"); then
+    ps -fp $left >&2
+    exit 1
+fi
 echo
 echo "the network holds ($SECONDS s)"
