@@ -204,6 +204,28 @@ kn scale deploy/echo --replicas=1
 wait_for 15 expect host "tcp:127.0.0.1:$np" "$echo_ $node 8080" "udp:$L:18080" "$echo_ $node 8080"
 expect pod "udp:$E:53" "$echo_ $client 9090"
 
+step "NetworkPolicy: isolated pods, what is allowed, and DNS"
+kn apply -f - <<'Y'
+{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: echo}, spec: {podSelector: {matchLabels: {app: echo}},
+  ingress: [{from: [{podSelector: {matchLabels: {app: peer}}}], ports: [{port: web}]}]}}
+Y
+from_peer() { kn exec peer-0 -- /netprobe probe "$@"; }
+wait_for 10 expect pod "tcp:$E:80" timeout
+expect pod "tcp:$L:18080" timeout "udp:$E:53" timeout "$(dns echo.net.$zone:A)" "NOERROR .*"
+expect peer "tcp:$E:80" "$echo_ $peer0 8080" "tcp:$E:81" timeout
+expect node "tcp:$E:80" "$echo_ .*"
+expect host "tcp:127.0.0.1:$np" "(EOF|timeout|.*reset.*)"
+kn apply -f - <<'Y'
+{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: peers}, spec: {podSelector: {matchLabels: {app: peer}},
+  policyTypes: [Egress], egress: [{to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}},
+  podSelector: {matchLabels: {k8s-app: kube-dns}}}], ports: [{port: 53, protocol: UDP}]}]}}
+Y
+wait_for 10 expect peer "tcp:$E:80" timeout
+expect peer "$(dns echo.net.$zone:A)" "NOERROR .*" "$(dns echo.net.$zone:A:tcp)" timeout "tcp:$node:6443" timeout
+kn delete networkpolicy --all
+wait_for 10 expect pod "tcp:$E:80" "$echo_ $client 8080"
+expect peer "tcp:$E:81" "$echo_ $peer0 9090"
+
 step "the agent is killed: rules stay and are taken up again"
 agent=$(pgrep -P "$(init_pid)" -f 'thimbled.* node ' || true)
 if [ -n "$agent" ]; then

@@ -23,8 +23,11 @@ static const struct th_net_opts OPTS = {.node_name = "here",
 
 static struct th_net_state *state_of(struct th_json *docs)
 {
-    struct th_json *lists[] = {th_json_array(), th_json_array(), th_json_array()};
-    static const char *const kinds[] = {"Service", "EndpointSlice", "Namespace"};
+    static const char *const kinds[] = {"Service", "EndpointSlice", "Namespace", "NetworkPolicy", "Pod"};
+    struct th_json *lists[TH_ARRAY_LEN(kinds)];
+    for (size_t k = 0; k < TH_ARRAY_LEN(kinds); k++) {
+        lists[k] = th_json_array();
+    }
     for (size_t i = 0; i < th_json_len(docs); i++) {
         for (size_t k = 0; k < TH_ARRAY_LEN(kinds); k++) {
             if (th_streq(th_json_path_str(th_json_at(docs, i), "kind"), kinds[k])) {
@@ -32,7 +35,10 @@ static struct th_net_state *state_of(struct th_json *docs)
             }
         }
     }
-    return th_net_state_new(lists[0], lists[1], lists[2]);
+    struct th_net_state *st = th_net_state_new(lists[0], lists[1], lists[2]);
+    st->policies = lists[3];
+    st->pods = lists[4];
+    return st;
 }
 
 static struct th_net_state *parse(const char *yaml)
@@ -78,6 +84,16 @@ static void services_give_these_rules_and_changes_these_transactions(void **arg)
     is_golden("one-to-two.nft", &change);
     th_nft_diff(a, a, &same);
     assert_int_equal(same.n, 0);
+}
+
+static void policies_give_these_rules(void **arg)
+{
+    (void)arg;
+    TH_AUTO(th_net_state) struct th_net_state *st = load("policies.yaml"), *none = parse("kind: Namespace");
+    TH_AUTO(th_nft_table) struct th_nft_table *a = th_ruleset_new(&OPTS, none), *b = th_ruleset_new(&OPTS, st);
+    th_autobuf struct th_buf change = TH_BUF_INIT;
+    th_nft_diff(a, b, &change);
+    is_golden("policies.nft", &change);
 }
 
 /* ---- the kernel ---- */
@@ -191,8 +207,8 @@ static void the_kernel_takes_changes_and_ends_where_a_whole_load_ends(void **arg
     th_nft_table_free(now);
     now = th_steal(&next);
     th_rand_seed(8);
-    for (int i = 0; i < 25; i++) {
-        TH_AUTO(th_net_state) struct th_net_state *st = random_state();
+    for (int i = 0; i < 12; i++) {
+        TH_AUTO(th_net_state) struct th_net_state *st = i == 5 ? load("policies.yaml") : random_state();
         next = th_ruleset_new(&OPTS, st);
         th_buf_clear(&text);
         th_nft_diff(now, next, &text);
@@ -317,6 +333,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(services_give_these_rules_and_changes_these_transactions),
+        cmocka_unit_test(policies_give_these_rules),
         cmocka_unit_test(the_kernel_takes_changes_and_ends_where_a_whole_load_ends),
         cmocka_unit_test(clients_are_remembered_over_a_whole_load),
         cmocka_unit_test(flows_of_udp_are_stale_when_their_service_leads_elsewhere),

@@ -186,48 +186,50 @@ static void tcp_job(void *arg)
     free(j);
 }
 
-static void submit(struct th_pool *pool, struct job j, const uint8_t *q, void (*fn)(void *))
+static struct job *job_new(struct th_dns *d, int conn, const uint8_t *q, size_t n)
 {
-    struct job *copy = th_xmalloc(sizeof(j) + j.n);
-    *copy = j;
-    if (j.n > 0) {
-        memcpy(copy->q, q, j.n);
+    struct job *j = th_xcalloc(1, sizeof(*j) + n);
+    j->d = d;
+    j->conn = conn;
+    j->n = n;
+    if (n > 0) {
+        memcpy(j->q, q, n);
     }
-    th_pool_submit(pool, fn, copy);
+    return j;
 }
 
 static void on_udp(struct th_dns *d, uint8_t *buf)
 {
-    struct job j = {.d = d, .conn = -1};
-    socklen_t len = sizeof(j.from);
-    ssize_t n = recvfrom(d->udp, buf, TH_LIMIT_DNS_MESSAGE_B, MSG_DONTWAIT, (struct sockaddr *)&j.from, &len);
+    struct sockaddr_in from;
+    socklen_t len = sizeof(from);
+    ssize_t n = recvfrom(d->udp, buf, TH_LIMIT_DNS_MESSAGE_B, MSG_DONTWAIT, (struct sockaddr *)&from, &len);
     th_autobuf struct th_buf b = TH_BUF_INIT;
     int r = n < 0 ? -1 : answer_now(d, buf, (size_t)n, &b);
     if (r == 0) {
-        j.n = (size_t)n;
+        struct job *j = job_new(d, -1, buf, (size_t)n);
+        j->from = from;
         atomic_fetch_add(&d->waiting, 1);
-        submit(d->pool, j, buf, udp_job);
+        th_pool_submit(d->pool, udp_job, j);
     } else if (r > 0) {
-        (void)sendto(d->udp, b.p, b.n, MSG_NOSIGNAL, (struct sockaddr *)&j.from, len);
+        (void)sendto(d->udp, b.p, b.n, MSG_NOSIGNAL, (struct sockaddr *)&from, len);
     }
 }
 
 static void on_tcp(struct th_dns *d)
 {
-    struct job j = {.d = d};
     struct timeval tv = {.tv_sec = TCP_IDLE_S};
-    j.conn = accept4(d->tcp, NULL, NULL, SOCK_CLOEXEC);
-    if (j.conn < 0) {
+    int conn = accept4(d->tcp, NULL, NULL, SOCK_CLOEXEC);
+    if (conn < 0) {
         return;
     }
-    (void)setsockopt(j.conn, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
-    (void)setsockopt(j.conn, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv));
+    (void)setsockopt(conn, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
+    (void)setsockopt(conn, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv));
     if (atomic_load(&d->connections) >= TH_LIMIT_DNS_WAITING) {
-        (void)close(j.conn);
+        (void)close(conn);
         return;
     }
     atomic_fetch_add(&d->connections, 1);
-    submit(d->tcp_pool, j, NULL, tcp_job);
+    th_pool_submit(d->tcp_pool, tcp_job, job_new(d, conn, NULL, 0));
 }
 
 static void *dns_thread(void *arg)

@@ -50,15 +50,18 @@ int th_link_lo_addr(const char *ip, struct th_err *err); /* ip/32 on lo of this 
 struct th_json;
 struct th_net_state {
     struct th_json *services, *namespaces; /* arrays, by name */
+    struct th_json *policies, *pods;       /* likewise; pods only when there are policies */
     struct th_hmap by_service;             /* "ns/name" -> array of its IPv4 EndpointSlices */
 };
-/* Takes the arrays, any of which may be NULL, and writes entry ports into services. */
+/* Takes the arrays, any of which may be NULL, and writes entry ports into services. The caller adds
+ * policies and pods. */
 struct th_net_state *th_net_state_new(struct th_json *services, struct th_json *slices,
                                       struct th_json *namespaces);
 void th_net_state_free(struct th_net_state *st); /* NULL-safe */
 TH_DEFINE_AUTO(th_net_state, th_net_state_free)
 const struct th_json *th_net_slices(const struct th_net_state *st, const struct th_json *svc);
 bool th_is_ip4(const char *s);
+bool th_is_cidr4(const char *s);
 const char *th_proto_of(const struct th_json *port); /* "tcp", "udp", "sctp" */
 bool th_lb_ours(const struct th_json *svc);          /* a LoadBalancer without a class */
 bool th_lb_open_to_host(const struct th_json *svc);  /* its source ranges have 127.0.0.1 */
@@ -81,6 +84,9 @@ bool th_port_usable(const struct th_net_opts *o, const struct th_net_state *st, 
  * (ways is made, the caller ends it); text says the same, to compare. */
 void th_ruleset_udp(const struct th_net_opts *o, const struct th_net_state *st, struct th_hmap *ways,
                     struct th_buf *text);
+
+/* policy.c: the chains of NetworkPolicies, when there are any; after the Services' */
+void th_policy_add(struct th_nft_table *t, const struct th_net_opts *o, const struct th_net_state *st);
 
 /* conntrack.c: forgets translated flows of UDP that go elsewhere. */
 void th_conntrack_forget(const struct th_hmap *ways);

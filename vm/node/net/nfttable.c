@@ -100,6 +100,11 @@ void th_nft_set(struct th_nft_table *t, const char *set, bool map, const char *s
     th_omap_set(t->sets, set, s);
 }
 
+bool th_nft_has_set(const struct th_nft_table *t, const char *set)
+{
+    return th_omap_get(t->sets, set) != NULL;
+}
+
 bool th_nft_has_element(const struct th_nft_table *t, const char *set, const char *key)
 {
     const struct set *s = th_omap_get(t->sets, set);

@@ -17,6 +17,7 @@ bool th_nft_has_chain(const struct th_nft_table *t, const char *chain);
 void th_nft_rule(struct th_nft_table *t, const char *chain, const char *fmt, ...) TH_PRINTF(3, 4);
 /* A set, or a map when map is true. spec: "type ipv4_addr; flags interval". */
 void th_nft_set(struct th_nft_table *t, const char *set, bool map, const char *spec);
+bool th_nft_has_set(const struct th_nft_table *t, const char *set);
 /* data is NULL for elements of sets. False when there is an element with this key already: that one
  * stays. */
 bool th_nft_element(struct th_nft_table *t, const char *set, const char *key, const char *data);

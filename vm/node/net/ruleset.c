@@ -1,6 +1,6 @@
 /* Services as an nftables table: a pure function of Services and EndpointSlices.
  *
- * One table `ip thimble`. Connections are looked at once, by the first packet, in the two nat hooks
+ * One table `ip thimble`, in which NetworkPolicy (policy.c) has its chains too. Connections are looked at once, by the first packet, in the two nat hooks
  * that come before routing; conntrack does the rest. `dispatch` leads by map from address, protocol
  * and port of a Service (@services), or from a port of the node itself (@nodeports), to a chain:
  *
@@ -67,15 +67,6 @@ struct svcport {
     char *key; /* ns/name/proto/port */
     struct eps all;
 };
-
-static bool is_cidr4(const char *s)
-{
-    const char *slash = s ? strchr(s, '/') : NULL;
-    th_autofree char *ip = slash ? th_xstrndup(s, (size_t)(slash - s)) : NULL;
-    char *end = NULL;
-    long bits = slash ? strtol(slash + 1, &end, 10) : -1;
-    return th_is_ip4(ip) && end != slash + 1 && *end == 0 && bits >= 0 && bits <= 32;
-}
 
 /* ---- endpoints ---- */
 
@@ -302,7 +293,7 @@ static char *firewalled(struct gen *g, const struct svcport *s, const char *exte
     th_nft_chain(g->t, chain, NULL);
     for (size_t i = 0; i < th_json_len(ranges); i++) {
         const char *r = th_json_str(th_json_at(ranges, i));
-        if (is_cidr4(r)) {
+        if (th_is_cidr4(r)) {
             th_nft_rule(g->t, chain, "ip saddr %s %s", r, external);
         }
     }
@@ -440,6 +431,7 @@ struct th_nft_table *th_ruleset_new(const struct th_net_opts *o, const struct th
     for (size_t i = 0; i < th_json_len(st->services); i++) {
         service(&g, th_json_at(st->services, i));
     }
+    th_policy_add(g.t, o, st);
     return g.t;
 }
 

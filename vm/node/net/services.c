@@ -1,4 +1,5 @@
-/* The service proxy: keeps the node's nftables in step with Services and EndpointSlices.
+/* The service proxy: keeps the node's nftables in step with Services, EndpointSlices and
+ * NetworkPolicies.
  *
  * Informers only raise a flag. One thread takes what has come in within a few milliseconds together,
  * makes the whole table as data (ruleset.c) and sends the kernel the difference to what it has, in
@@ -18,11 +19,12 @@
 #define RETRY_MAX_MS 30000
 #define SYNC_WAIT_MS 100
 
-enum { SERVICES, SLICES, NAMESPACES, INFORMERS };
+enum { SERVICES, SLICES, NAMESPACES, POLICIES, INFORMERS };
 
 struct th_services {
     struct th_net *n;
     struct th_informer *inf[INFORMERS];
+    struct th_informer *pods; /* of the thread; started with the first NetworkPolicy */
     pthread_t thread;
     pthread_mutex_t mu; /* guards dirty, stop */
     pthread_cond_t cond;
@@ -122,6 +124,8 @@ static int rebuild(struct th_services *s)
 {
     struct th_net_state *st =
         th_net_state_new(all_of(s->inf[SERVICES]), all_of(s->inf[SLICES]), all_of(s->inf[NAMESPACES]));
+    st->policies = all_of(s->inf[POLICIES]);
+    st->pods = s->pods ? all_of(s->pods) : NULL;
     if (s->n->dns) {
         th_dns_update(s->n->dns, st);
     }
@@ -159,6 +163,42 @@ static bool wait_change(struct th_services *s, int wait_ms)
     return !stop;
 }
 
+/* What policies look at; the rest of a pod changes often. */
+static void on_pod(void *arg, const struct th_json *old, const struct th_json *now)
+{
+    static const char *const paths[] = {"metadata.labels", "status.podIP", "status.phase", "spec.nodeName"};
+    bool same = old && now;
+    for (size_t i = 0; same && i < TH_ARRAY_LEN(paths); i++) {
+        same = th_json_equal(th_json_path(old, paths[i]), th_json_path(now, paths[i]));
+    }
+    if (!same) {
+        on_event(arg, old, now);
+    }
+}
+
+static bool note_one(void *arg, struct th_json *obj)
+{
+    (void)obj;
+    *(bool *)arg = true;
+    return false;
+}
+
+/* Pods are watched only when there are policies about them. False: not known yet. */
+static bool pods_known(struct th_services *s)
+{
+    bool policies = false;
+    th_informer_each(s->inf[POLICIES], NULL, note_one, &policies);
+    if (policies && !s->pods) {
+        struct th_informer_opts o = {
+            .gvr = TH_GVR_PODS, .on_event = on_pod, .on_synced = on_synced, .arg = s};
+        TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
+        if (th_informer_start(s->n->o.client, &o, &s->pods, &err) < 0) {
+            th_warn("net", "pods are not watched", "err=%s", th_log_q(err.msg));
+        }
+    }
+    return !policies || (s->pods && th_informer_synced(s->pods));
+}
+
 static bool synced(const struct th_services *s)
 {
     for (size_t i = 0; i < INFORMERS; i++) {
@@ -178,7 +218,7 @@ static void *services_thread(void *arg)
         pthread_mutex_lock(&s->mu);
         s->dirty = false;
         pthread_mutex_unlock(&s->mu);
-        if (!synced(s)) {
+        if (!synced(s) || !pods_known(s)) {
             wait = SYNC_WAIT_MS; /* half a picture would take working rules away */
             continue;
         }
@@ -198,6 +238,9 @@ static void services_free(struct th_services *s)
             th_informer_stop(s->inf[i]);
         }
     }
+    if (s->pods) {
+        th_informer_stop(s->pods);
+    }
     pthread_cond_destroy(&s->cond);
     pthread_mutex_destroy(&s->mu);
     th_nft_table_free(s->loaded);
@@ -211,6 +254,7 @@ int th_services_start(struct th_net *n, struct th_services **ret, struct th_err 
         [SERVICES] = {"", "v1", "services"},
         [SLICES] = {"discovery.k8s.io", "v1", "endpointslices"},
         [NAMESPACES] = {"", "v1", "namespaces"},
+        [POLICIES] = {"networking.k8s.io", "v1", "networkpolicies"},
     };
     struct th_services *s = TH_NEW(struct th_services);
     s->n = n;

@@ -84,6 +84,8 @@ void th_net_state_free(struct th_net_state *st)
     if (st) {
         th_json_unref(st->services);
         th_json_unref(st->namespaces);
+        th_json_unref(st->pods);
+        th_json_unref(st->policies);
         th_hmap_done(&st->by_service);
         free(st);
     }
@@ -100,6 +102,15 @@ bool th_is_ip4(const char *s)
 {
     struct in_addr a;
     return s && inet_pton(AF_INET, s, &a) == 1;
+}
+
+bool th_is_cidr4(const char *s)
+{
+    const char *slash = s ? strchr(s, '/') : NULL;
+    th_autofree char *ip = slash ? th_xstrndup(s, (size_t)(slash - s)) : NULL;
+    char *end = NULL;
+    long bits = slash ? strtol(slash + 1, &end, 10) : -1;
+    return th_is_ip4(ip) && end != slash + 1 && *end == 0 && bits >= 0 && bits <= 32;
 }
 
 const char *th_proto_of(const struct th_json *port)
