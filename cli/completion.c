@@ -38,7 +38,8 @@ static void bash_value(const struct th_cmd_opt *o, struct th_buf *b)
         th_buf_printf(b, "COMPREPLY=($(compgen -%c -- \"$cur\")); return",
                       th_streq(o->complete, "dir") ? 'd' : 'f');
     } else if (o->complete) {
-        th_buf_printf(b, "words=\"$(thimble __complete %s 2>/dev/null)\"", o->complete);
+        th_buf_printf(b, "words=\"$(thimble __complete %s \"${of[@]}\" 2>/dev/null)\"",
+                      o->complete);
     } else {
         th_buf_puts(b, "return");
     }
@@ -89,12 +90,14 @@ static void script_bash(struct th_buf *b)
                 "# bash completion of thimble; load it with: source <(thimble completion bash)\n"
                 "_thimble() {\n"
                 "    local cur=\"${COMP_WORDS[COMP_CWORD]}\" prev=\"${COMP_WORDS[COMP_CWORD-1]}\"\n"
-                "    local words=\"\" path=\"\" w i skip=0\n"
+                "    local words=\"\" path=\"\" w i skip=0 of=()\n"
                 "    COMPREPLY=()\n"
                 "    for ((i = 1; i < COMP_CWORD; i++)); do\n"
                 "        w=\"${COMP_WORDS[i]}\"\n"
                 "        if ((skip)); then skip=0; continue; fi\n"
-                "        case \"$w\" in -p|--profile|-o|--output) skip=1 ;; -*) ;;\n"
+                "        case \"$w\" in -p|--profile) skip=1\n"
+                "            ((i + 1 < COMP_CWORD)) && of=(-p \"${COMP_WORDS[i+1]}\") ;;\n"
+                "        -o|--output) skip=1 ;; -*) ;;\n"
                 "        *) case \"$path\" in ''");
     for (size_t i = 0; th_commands[i]; i++) {
         if (th_commands[i]->subs) {
@@ -161,7 +164,7 @@ static void fish_opts(const struct th_cmd_opt *opts, const char *condition, stru
             th_buf_putc(b, '\'');
         } else if (o->arg && o->complete && !th_streq(o->complete, "file") &&
                    !th_streq(o->complete, "dir")) {
-            th_buf_printf(b, " -a '(thimble __complete %s)'", o->complete);
+            th_buf_printf(b, " -a '(__thimble_names %s)'", o->complete);
         }
         th_buf_puts(b, " -d ");
         fish_quote(b, o->help);
@@ -173,7 +176,7 @@ static void fish_command(const struct th_cmd *c, const char *condition, struct t
 {
     fish_opts(c->opts, condition, b);
     if (c->complete && !th_streq(c->complete, "file") && !th_streq(c->complete, "dir")) {
-        th_buf_printf(b, "complete -c thimble -n %s -f -a '(thimble __complete %s)'\n", condition,
+        th_buf_printf(b, "complete -c thimble -n %s -f -a '(__thimble_names %s)'\n", condition,
                       c->complete);
     }
     for (size_t i = 0; c->subs && c->subs[i]; i++) {
@@ -190,7 +193,15 @@ static void fish_command(const struct th_cmd *c, const char *condition, struct t
 static void script_fish(struct th_buf *b)
 {
     th_buf_puts(b,
-                "# fish completion of thimble; load it with: thimble completion fish | source\n");
+                "# fish completion of thimble; load it with: thimble completion fish | source\n"
+                "function __thimble_names # WHAT: names from the cluster of the line's -p\n"
+                "    set -l words (commandline -opc)\n"
+                "    set -l of\n"
+                "    if set -l i (contains -i -- -p $words; or contains -i -- --profile $words)\n"
+                "        test $i -lt (count $words); and set of -p $words[(math $i + 1)]\n"
+                "    end\n"
+                "    thimble __complete $argv $of 2>/dev/null\n"
+                "end\n");
     fish_opts(th_global_opts, "'true'", b);
     for (size_t i = 0; th_commands[i]; i++) {
         const struct th_cmd *c = th_commands[i];

@@ -104,10 +104,13 @@ static int write_config(const struct th_profile *p, struct th_err *err)
     th_autofree char *conf = th_path_join(etc, "qemu.conf");
     TH_TRY(th_io_mkdir_p(etc, 0700, err));
     /* The same user as ours, and no confinement of libvirt's: see docs/machine.md, "Security". */
-    static const char text[] = "user = \"root\"\ngroup = \"root\"\nsecurity_driver = \"none\"\n"
-                               "namespaces = []\ncgroup_controllers = []\nremember_owner = 0\n"
-                               "stdio_handler = \"file\"\nseccomp_sandbox = 0\n";
-    TH_TRY(th_io_write_file(conf, text, sizeof(text) - 1, 0600, err));
+    th_autobuf struct th_buf text = TH_BUF_INIT;
+    if (geteuid() == 0) { /* anybody else has no choice, and libvirt would fail to chown to root */
+        th_buf_puts(&text, "user = \"root\"\ngroup = \"root\"\n");
+    }
+    th_buf_puts(&text, "security_driver = \"none\"\nnamespaces = []\ncgroup_controllers = []\n"
+                       "remember_owner = 0\nstdio_handler = \"file\"\nseccomp_sandbox = 0\n");
+    TH_TRY(th_io_write_file(conf, text.p, text.n, 0600, err));
     /* What libvirt finds out about the QEMU binary (half a second) is the same for all profiles. */
     th_autofree char *shared = th_path_join(p->cache, "libvirt");
     th_autofree char *link = th_path_joinf(p->state, "libvirt/cache");
