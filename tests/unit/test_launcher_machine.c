@@ -68,11 +68,12 @@ static void domain_xml_matches_the_golden_files(void **state)
                                 .initramfs = "/i", .rootfs = "/r", .disk = "/d/disk.qcow2",
                                 .control = "/s/control.sock", .qmp = "/s/q,mp.sock",
                                 .console = "/s/console.log", .program = "/usr/bin/thi mble",
-                                .ports = ports, .n_ports = 2};
+                                .ports = ports, .n_ports = 2, .tsc_khz = 2300000};
     static const char *const names[] = {"tcg-debian", "kvm-small"};
     for (size_t i = 0; i < TH_ARRAY_LEN(names); i++) {
         if (i == 1) {
             s.accel = "kvm";
+            s.tsc_khz = 0;
             s.initramfs = NULL;
             s.cpus = 4;
         }

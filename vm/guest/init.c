@@ -4,7 +4,7 @@
  *   1. kernel file systems, and the modules without which there is no control channel;
  *   2. the channel, and hello on it: the launcher now knows that the acceleration works;
  *   3. while the launcher sends the identity: network, sysctls, cgroups, data disk;
- *   4. the identity: clock, files below /etc/thimble (tmpfs), cluster.json;
+ *   4. the identity: files below /etc/thimble (tmpfs), cluster.json;
  *   5. the control plane; when it serves, the node agent; when that serves, ready.
  * From then on init is a supervisor (supervise.c) that answers on the channel. shutdown stops all,
  * unmounts and switches off.
@@ -29,7 +29,7 @@
 
 #define EARLY_FAILURES_MAX 3
 #define DEFAULT_GRACE_MS 20000
-#define CLOCK_SLACK_MS 250
+#define CLOCK_SLACK_MS 20
 
 void th_guest_progress(struct th_guest *g, const char *step, int64_t since_ms)
 {
@@ -212,12 +212,9 @@ static int write_identity(struct th_guest *g, struct th_json *msg, struct th_err
 static int take_identity(struct th_guest *g, struct th_json *msg, struct th_err *err)
 {
     int64_t t = th_mono_ms();
-    if (!g->host) {
-        set_clock(th_json_path_int(msg, "unix_ms", 0));
-    }
     TH_TRY(write_identity(g, msg, err));
     TH_TRY(make_children(g, err));
-    th_guest_progress(g, "identity", t);
+    th_guest_progress(g, TH_STEP_IDENTITY, t);
     return 0;
 }
 

@@ -18,4 +18,7 @@ int th_accel_choose(const char *want, const char *cache_dir, struct th_accel *re
 void th_accel_remember(const char *cache_dir, const char *accel, const char *why);
 /* Hash of what the finding depends on. Caller frees. */
 char *th_accel_key(void);
+/* tsc.c: kHz of this host's time stamp counter as a guest under TCG reads it, measured (20 ms); 0 when
+ * it has none that runs evenly. */
+int64_t th_tsc_khz(void);
 #endif

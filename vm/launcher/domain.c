@@ -3,7 +3,8 @@
  * Choices, each measured (docs/machine.md): machine q35 with the kernel as PVH ELF, and every device
  * on its root bus at an address of ours (machine pc routes each device's interrupt through ACPI link
  * devices, whose bytecode took half of the kernel's boot; root ports would cost a bus scan each);
- * no HPET, whose reads leave the translated code; qemu64 under TCG
+ * no HPET where the
+ * time stamp counter will do, for its reads leave the translated code; qemu64 under TCG
  * (max costs a third) and the host's CPU under KVM; a translation buffer of 32 MiB (19 MiB less
  * resident, no slower); no graphics, USB, balloon or sound; the console goes to a file.
  *
@@ -21,9 +22,10 @@
 #include "vm/launcher/protocol.h"
 
 /* cryptomgr.notests: Debian's kernel tests its ciphers at each boot otherwise. Under TCG the time
- * stamp counter is the host's clock, so the kernel need not doubt it, and speculation does not leak. */
+ * stamp counter is the host's, so the guest is told its frequency (on a busy host its own measurement
+ * can be far off, and its clock with it) and need not doubt it; and speculation does not leak. */
 #define CMDLINE "console=ttyS0 quiet panic=-1 cryptomgr.notests transparent_hugepage=madvise"
-#define CMDLINE_TCG " tsc=reliable mitigations=off"
+#define CMDLINE_TCG " mitigations=off"
 #define CMDLINE_ROOT " root=/dev/vda ro rootfstype=erofs init=/usr/sbin/thimbled"
 
 /* Slots on the root bus. */
@@ -218,7 +220,11 @@ void th_domain_xml(const struct th_machine_spec *spec, const char *emulator, str
     if (spec->initramfs) {
         row(b, "    <initrd>%s</initrd>", spec->initramfs);
     }
-    row(b, "    <cmdline>" CMDLINE "%s%s</cmdline>", kvm ? "" : CMDLINE_TCG,
+    char tsc[48] = "";
+    if (!kvm && spec->tsc_khz > 0) {
+        (void)snprintf(tsc, sizeof(tsc), " tsc=reliable tsc_early_khz=%lld", (long long)spec->tsc_khz);
+    }
+    row(b, "    <cmdline>" CMDLINE "%s%s%s</cmdline>", kvm ? "" : CMDLINE_TCG, tsc,
         spec->initramfs ? "" : CMDLINE_ROOT);
     row(b, "  </os>");
     row(b, "  <features>");
@@ -234,7 +240,8 @@ void th_domain_xml(const struct th_machine_spec *spec, const char *emulator, str
         row(b, "  <cpu mode='custom' match='exact' check='none'><model fallback='allow'>qemu64"
                "</model></cpu>");
     }
-    row(b, "  <clock offset='utc'><timer name='hpet' present='no'/></clock>");
+    row(b, "  <clock offset='utc'><timer name='hpet' present='%s'/></clock>",
+        kvm || spec->tsc_khz > 0 ? "no" : "yes");
     row(b, "  <on_poweroff>destroy</on_poweroff>");
     row(b, "  <on_reboot>destroy</on_reboot>");
     row(b, "  <on_crash>destroy</on_crash>");

@@ -9,6 +9,7 @@ struct th_machine_spec {
     struct th_profile *profile;
     const char *accel;     /* "kvm" or "tcg"; NULL for drivers without */
     int cpus;
+    int64_t tsc_khz;       /* of this host's time stamp counter, 0 when unknown */
     const char *kernel, *initramfs /* or NULL */, *rootfs, *thimbled;
     const char *disk;      /* qcow2, or the data folder of the host driver */
     const char *control, *qmp, *console; /* paths */

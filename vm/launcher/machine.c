@@ -284,10 +284,9 @@ static int send_identity(struct start *s, struct th_channel *c, struct th_err *e
         }
     }
     return th_channel_send(c,
-                           th_json_build("{'type':%s,'unix_ms':%d,'hostname':%s,'machine_id':%s,"
-                                         "'config':%o,'files':%o}",
-                                         TH_CTL_IDENTITY, th_now_ms(), TH_NODE_NAME, machine_id,
-                                         config, files),
+                           th_json_build("{'type':%s,'hostname':%s,'machine_id':%s,'config':%o,"
+                                         "'files':%o}",
+                                         TH_CTL_IDENTITY, TH_NODE_NAME, machine_id, config, files),
                            err);
 }
 
@@ -316,6 +315,12 @@ static int wait_ready(struct start *s, struct th_channel *c, struct th_err *err)
         if (th_streq(type, TH_CTL_PROGRESS)) {
             const char *step = th_json_path_str(msg, "step");
             step_end(s, step ? step : "?", th_json_path_int(msg, "ms", 0));
+            /* Not with the identity, which lies waiting while the guest prepares itself. */
+            if (th_streq(step, TH_STEP_IDENTITY)) {
+                TH_TRY(th_channel_send(c, th_json_build("{'type':%s,'unix_ms':%d}", TH_CTL_CLOCK,
+                                                        th_now_ms()),
+                                       err));
+            }
         } else if (th_streq(type, TH_CTL_FAILED)) {
             return guest_failed(msg, err);
         } else if (th_streq(type, TH_CTL_READY)) {
@@ -367,6 +372,9 @@ static int boot_once(struct start *s, struct th_channel *c, struct th_err *err)
         .control = control, .qmp = qmp, .console = console, .program = s->program,
         .ports = s->ports.v, .n_ports = s->ports.n};
     int64_t t = step_begin(s, "machine");
+    if (th_streq(spec.accel, "tcg")) {
+        spec.tsc_khz = th_tsc_khz();
+    }
     pid_t pid = 0;
     TH_TRY(s->d->start(&spec, &pid, err));
     th_profile_set_process(p, pid);

@@ -11,7 +11,7 @@
  *   guest                                host
  *   ─────                                ────
  *   hello {version,kernel,phase,uptime_ms}
- *                                        identity {unix_ms,hostname,config,files}
+ *                                        identity {hostname,config,files}
  *   progress {step,ms} ...
  *   ready {ms} | failed {reason,msg,hint}
  *                                        ping {id}            -> pong {id,phase}
@@ -39,6 +39,7 @@
 #define TH_CTL_IDENTITY "identity"
 #define TH_CTL_PING "ping"
 #define TH_CTL_STATUS "status" /* and its answer */
+#define TH_STEP_IDENTITY "identity" /* the step after which the guest listens again */
 #define TH_CTL_CLOCK "clock"
 #define TH_CTL_SHUTDOWN "shutdown"
 
