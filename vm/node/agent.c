@@ -19,6 +19,7 @@
 
 #define RESYNC_MS 60000
 #define LOG_CHECK_MS 10000
+#define FIRST_LOOK_MS 3000
 
 void pod_ref(struct pod *p)
 {
@@ -68,6 +69,20 @@ struct pod *agent_pod_find(struct agent *a, const char *uid)
     return p;
 }
 
+/* Just after a start of the agent, pods are in the table before their workers have looked at them. */
+static void wait_looked_at(struct pod *p)
+{
+    for (int64_t until = th_mono_ms() + FIRST_LOOK_MS; th_mono_ms() < until;) {
+        pthread_mutex_lock(&p->mu);
+        bool known = p->views != NULL;
+        pthread_mutex_unlock(&p->mu);
+        if (known) {
+            return;
+        }
+        th_sleep_ms(10);
+    }
+}
+
 struct pod *agent_pod_by_name(struct agent *a, const char *ns, const char *name)
 {
     struct pod *found = NULL;
@@ -88,6 +103,9 @@ struct pod *agent_pod_by_name(struct agent *a, const char *ns, const char *name)
         pod_ref(found);
     }
     pthread_mutex_unlock(&a->mu);
+    if (found) {
+        wait_looked_at(found);
+    }
     return found;
 }
 

@@ -50,6 +50,7 @@ struct inst {
     int exit_code, signal;
     char *reason, *message; /* of the end */
     pid_t pid;      /* of the container's first process; 0 when not known */
+    uint64_t pid_ticks; /* its start: after a boot another process may have the pid */
     int64_t uid, gid;
     struct th_json *gids;   /* supplementary groups, an array */
     char *stop_signal; /* of the image, or NULL */
@@ -183,7 +184,8 @@ static inline void list_or_none(const char *path, struct th_strv *ret)
 
 /* ---- agent.c: the table of pods ---- */
 struct pod *agent_pod_find(struct agent *a, const char *uid);                    /* new reference */
-struct pod *agent_pod_by_name(struct agent *a, const char *ns, const char *name); /* new reference */
+/* New reference. For servers' threads: waits a moment for a pod's first look after a start of the agent. */
+struct pod *agent_pod_by_name(struct agent *a, const char *ns, const char *name);
 void pod_ref(struct pod *p);
 void pod_unref(struct pod *p);
 TH_DEFINE_AUTO(pod, pod_unref)
@@ -212,10 +214,15 @@ int pod_load(struct pod *p, struct th_err *err); /* reads pod.json, sandbox and 
 int inst_save(const struct inst *i, struct th_err *err);
 int inst_load(const char *dir, struct inst *ret, struct th_err *err);
 void inst_done(struct inst *i);
+void inst_scrap(const char *dir); /* removes the folder, with the root mounted in it */
 void inst_poll(struct pod *p, struct ctr *c, struct inst *i); /* has it ended meanwhile? */
+void inst_set_pid(struct inst *i, pid_t pid);
 
 /* ---- ctr.c: one container ---- */
 void ctr_start(struct pod *p, struct ctr *c);    /* image, config, create, start; sets wait_reason */
+/* Finds out what became of an instance in state I_CREATED after the agent was restarted: I_CREATED (it
+ * may be started), I_RUNNING, or I_NONE: not known yet (asks to be called again), or thrown away. */
+enum inst_state ctr_settle(struct pod *p, struct ctr *c);
 void ctr_delete(struct pod *p, struct inst *i);  /* crun delete, unmounts; keeps log and state */
 void ctr_purge(struct pod *p, struct inst *i);   /* and its folder and log */
 void ctr_stop_begin(struct pod *p, struct ctr *c, int64_t grace_s, const char *message);
@@ -228,6 +235,8 @@ struct rt_create {
     bool tty, stdin_open, stdin_once;
 };
 int rt_create(struct agent *a, const struct rt_create *o, pid_t *ret_pid, struct th_err *err);
+/* Is the conmon of this container there (it makes and watches it)? */
+bool rt_conmon_alive(const char *bundle, const char *id);
 int rt_start(struct agent *a, const char *id, struct th_err *err);
 int rt_kill(struct agent *a, const char *id, const char *sig, bool all, struct th_err *err);
 int rt_delete(struct agent *a, const char *id, struct th_err *err);

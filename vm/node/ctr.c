@@ -27,6 +27,8 @@
 #define PULL_BACKOFF_MAX_MS 300000
 #define OFFLINE_MEMORY_MS 60000
 #define MIN_GRACE_MS 2000
+#define CREATE_MS 120000     /* after which nobody waits for a conmon to make its container */
+#define CONMON_START_MS 2000 /* after which a conmon that is alive has written its pid file */
 
 static void wait_set(struct ctr *c, const char *reason, const char *fmt, ...) TH_PRINTF(3, 4);
 static void wait_set(struct ctr *c, const char *reason, const char *fmt, ...)
@@ -237,7 +239,7 @@ static int inst_prepare(struct pod *p, struct ctr *c, const struct th_image *img
     i->created_ms = th_now_ms();
     th_autofree char *logs = th_path_joinf(p->a->o.log_dir, "%s_%s_%s/%s", p->ns, p->name, p->uid, c->name);
     i->log_path = th_path_joinf(logs, "%d.log", i->attempt);
-    (void)th_io_rm_rf(i->dir, NULL);
+    inst_scrap(i->dir); /* of an agent that was killed right here */
     TH_TRY(th_io_mkdir_p(i->dir, 0700, err));
     TH_TRY(th_io_mkdir_p(logs, 0755, err));
     static const char *const subs[] = {"rootfs", "upper", "work"};
@@ -343,9 +345,11 @@ void ctr_start(struct pod *p, struct ctr *c)
                           .tty = th_json_path_bool(c->spec, "tty", false),
                           .stdin_open = th_json_path_bool(c->spec, "stdin", false),
                           .stdin_once = th_json_path_bool(c->spec, "stdinOnce", false)};
-    int r = rt_create(p->a, &o, &c->cur.pid, &err);
+    pid_t pid = 0;
+    int r = rt_create(p->a, &o, &pid, &err);
     pod_event(p, "Normal", "Created", c->name, "Container created");
     if (r >= 0) {
+        inst_set_pid(&c->cur, pid);
         (void)inst_save(&c->cur, NULL);
         r = rt_start(p->a, c->cur.id, &err);
     }
@@ -375,6 +379,38 @@ void ctr_post_start(struct pod *p, struct ctr *c)
         (void)inst_save(&c->cur, NULL);
         hook_run(p, c, true);
     }
+}
+
+enum inst_state ctr_settle(struct pod *p, struct ctr *c)
+{
+    char state[16];
+    TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
+    struct inst *i = &c->cur;
+    pid_t pid = 0;
+    if (rt_state(p->a, i->id, state, &pid, &err) < 0) {
+        state[0] = 0; /* half made */
+    }
+    inst_set_pid(i, pid);
+    bool watched = rt_conmon_alive(i->dir, i->id);
+    if (th_streq(state, "running")) {
+        i->state = I_RUNNING;
+        i->started_ms = th_now_ms();
+        (void)inst_save(i, NULL);
+        return I_RUNNING;
+    }
+    if (watched && th_streq(state, "created")) {
+        return I_CREATED;
+    }
+    int64_t age = th_now_ms() - i->created_ms;
+    if ((watched && age < CREATE_MS) || age < CONMON_START_MS) {
+        agent_kick_after(p->a, p->uid, 300); /* the last agent's conmon is at it */
+        return I_NONE;
+    }
+    th_info(NODE_MOD, "container half made by the last agent removed", "pod=%s/%s container=%s", p->ns,
+            p->name, c->name);
+    ctr_purge(p, i);
+    agent_kick(p->a, p->uid);
+    return I_NONE;
 }
 
 /* ---- the end ---- */
@@ -427,7 +463,11 @@ void ctr_purge(struct pod *p, struct inst *i)
 
 void ctr_stop_begin(struct pod *p, struct ctr *c, int64_t grace_s, const char *message)
 {
-    if (c->cur.state != I_RUNNING && c->cur.state != I_CREATED) {
+    if (c->cur.state == I_CREATED && ctr_settle(p, c) == I_CREATED) {
+        ctr_purge(p, &c->cur); /* it has never run */
+        agent_kick(p->a, p->uid);
+    }
+    if (c->cur.state != I_RUNNING) {
         return;
     }
     int64_t now = th_mono_ms();
@@ -465,7 +505,7 @@ static const char *stop_signal(const struct ctr *c)
 
 void ctr_stop_step(struct pod *p, struct ctr *c)
 {
-    if (c->stop == STOP_NONE || (c->cur.state != I_RUNNING && c->cur.state != I_CREATED)) {
+    if (c->stop == STOP_NONE || c->cur.state != I_RUNNING) {
         return;
     }
     int64_t now = th_mono_ms();

@@ -116,7 +116,13 @@ int pause_main(int argc, char **argv, int all_argc, char **all_argv)
         (void)kill(pid, SIGKILL);
         return 1;
     }
-    (void)printf("%d\n", (int)pid);
+    /* written here, so that an agent killed meanwhile leaves nothing that its successor cannot find */
+    th_autofree char *file = th_path_join(dir, "pause.pid");
+    th_autofree char *text = th_xasprintf("%d\n", (int)pid);
+    if (th_io_write_atomic(file, text, strlen(text), 0600, NULL) < 0) {
+        (void)kill(pid, SIGKILL);
+        return 1;
+    }
     return 0;
 }
 
@@ -157,16 +163,16 @@ int pause_start(struct agent *a, const char *dir, struct th_err *err)
     TH_TRY(th_io_mkdir_p(empty, 0555, err));
     const char *argv[] = {"/proc/self/exe", "node", "pause", dir, empty, NULL};
     struct th_proc_opts o = {.argv = argv, .stdin_fd = -1, .stdout_fd = -1, .stderr_fd = -1};
-    th_autobuf struct th_buf out = TH_BUF_INIT, errout = TH_BUF_INIT;
-    int r = th_proc_run(&o, (struct th_str){0}, &out, &errout, 10000, NULL, err);
+    th_autobuf struct th_buf pid = TH_BUF_INIT, errout = TH_BUF_INIT;
+    int r = th_proc_run(&o, (struct th_str){0}, NULL, &errout, 10000, NULL, err);
     if (r < 0) {
         return th_wrap(err, "starting the pod's first process");
     }
-    TH_TRY(th_io_write_file(file, out.p, out.n, 0600, err));
+    TH_TRY(th_io_read_file(file, 64, &pid, err));
     th_autofree char *procs = NULL;
     TH_AUTO_ERR struct th_err e = TH_ERR_INIT;
     if (cg_conmon_prepare(a, &procs, &e) < 0 ||
-        (procs && th_io_write_file(procs, out.p, out.n, 0644, &e) < 0)) {
+        (procs && th_io_write_file(procs, pid.p, pid.n, 0644, &e) < 0)) {
         th_warn(NODE_MOD, "pause stays in the agent's control group", "err=%s", th_log_q(e.msg));
     }
     return 0;

@@ -258,35 +258,32 @@ static void forget_instance(struct pod *p, struct ctr *c)
     c->started = c->ready = false;
 }
 
-/* An instance that was created but never said to be started: the agent was killed in between. */
+/* Starts an instance that was created but never said to be started: the agent was killed in between.
+ * Only with its conmon, though: one that could not tell the dead agent that the container is made has
+ * ended, and nobody would see its output and its end. Such a container has never run; it is made anew. */
 static void resume_created(struct pod *p, struct ctr *c)
 {
-    char state[16];
     TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
-    if (rt_state(p->a, c->cur.id, state, &c->cur.pid, &err) < 0) {
+    if (ctr_settle(p, c) != I_CREATED) {
         return;
     }
-    if (th_streq(state, "created") && rt_start(p->a, c->cur.id, &err) >= 0) {
-        (void)snprintf(state, sizeof(state), "running");
-    }
-    if (th_streq(state, "running")) {
-        c->cur.state = I_RUNNING;
-        c->cur.started_ms = th_now_ms();
-        (void)inst_save(&c->cur, NULL);
-        return;
-    }
-    if (state[0] == 0 && th_now_ms() - c->cur.created_ms > 5000) {
+    if (rt_start(p->a, c->cur.id, &err) < 0) {
+        th_warn(NODE_MOD, "container not started", "id=%s err=%s", c->cur.id, th_log_q(err.msg));
         ctr_purge(p, &c->cur);
+        agent_kick_after(p->a, p->uid, 1000);
         return;
     }
-    agent_kick_after(p->a, p->uid, 1000);
+    c->cur.state = I_RUNNING;
+    c->cur.started_ms = th_now_ms();
+    (void)inst_save(&c->cur, NULL);
+    pod_event(p, "Normal", "Started", c->name, "Container started");
 }
 
 /* The current instance has ended and may start again: now, or when the back-off is over. */
 static void restart(struct pod *p, struct ctr *c)
 {
     int64_t now = th_now_ms();
-    bool expired = c->backoff_last && now - c->backoff_last > BACKOFF_FORGET_MS;
+    bool expired = c->backoff_last && c->cur.finished_ms - c->backoff_last > BACKOFF_FORGET_MS;
     if (c->backoff_ms > 0 && !expired && now < c->cur.finished_ms + c->backoff_ms) {
         char d[TH_TIME_LEN], pod[512];
         if (!c->in_backoff) {
@@ -307,7 +304,8 @@ static void restart(struct pod *p, struct ctr *c)
                     : c->backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS
                                                          : c->backoff_ms * 2;
     c->backoff_last = now;
-    c->restarts++;
+    /* counted from the instance, so that an agent that is killed right here counts it once */
+    c->restarts = c->cur.attempt + 1;
     forget_instance(p, c);
     save(p);
     ctr_start(p, c);
@@ -531,7 +529,13 @@ static bool ensure_sandbox(struct pod *p)
         for (size_t i = 0; i < p->n_ctrs; i++) {
             struct ctr *c = &p->ctrs[i];
             started = started || c->cur.state != I_NONE;
-            if (c->cur.state == I_RUNNING || c->cur.state == I_CREATED) {
+            if (c->cur.state == I_CREATED && ctr_settle(p, c) == I_CREATED) {
+                ctr_purge(p, &c->cur);
+            }
+            if (c->cur.state == I_CREATED) {
+                return false; /* ctr_settle calls again */
+            }
+            if (c->cur.state == I_RUNNING) {
                 (void)rt_kill(p->a, c->cur.id, "SIGKILL", false, NULL);
                 agent_kick_after(p->a, p->uid, 200);
                 return false;
@@ -545,7 +549,7 @@ static bool ensure_sandbox(struct pod *p)
         for (size_t i = 0; i < p->n_ctrs; i++) {
             struct ctr *c = &p->ctrs[i];
             if (c->cur.state == I_EXITED) {
-                c->restarts++;
+                c->restarts = c->cur.attempt + 1;
                 c->backoff_ms = 0;
                 forget_instance(p, c);
             }

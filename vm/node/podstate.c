@@ -14,9 +14,10 @@
 #include "base/io.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/proc.h"
 #include "vm/node/agent.h"
 
-#include <signal.h>
+#include <sys/mount.h>
 
 static int write_json(const char *path, const struct th_json *o, struct th_err *err)
 {
@@ -52,6 +53,7 @@ int inst_save(const struct inst *i, struct th_err *err)
     th_json_set_str(o, "reason", i->reason);
     th_json_set_str(o, "message", i->message);
     th_json_set_int(o, "pid", i->pid);
+    th_json_set_int(o, "pidTicks", (int64_t)i->pid_ticks);
     th_json_set_int(o, "uid", i->uid);
     th_json_set_int(o, "gid", i->gid);
     th_json_set(o, "gids", th_json_dup(i->gids));
@@ -88,6 +90,7 @@ int inst_load(const char *dir, struct inst *ret, struct th_err *err)
         .reason = dup_str(o, "reason"),
         .message = dup_str(o, "message"),
         .pid = (pid_t)th_json_path_int(o, "pid", 0),
+        .pid_ticks = (uint64_t)th_json_path_int(o, "pidTicks", 0),
         .uid = th_json_path_int(o, "uid", 0),
         .gid = th_json_path_int(o, "gid", 0),
         .gids = th_json_dup(th_json_get(o, "gids")),
@@ -176,6 +179,12 @@ static void inst_ended(struct pod *p, struct ctr *c, struct inst *i, int code, i
             c->name, code, i->oom);
 }
 
+void inst_set_pid(struct inst *i, pid_t pid)
+{
+    i->pid = pid;
+    i->pid_ticks = pid > 0 ? th_proc_start_ticks(pid) : 0;
+}
+
 void inst_poll(struct pod *p, struct ctr *c, struct inst *i)
 {
     if (i->state != I_RUNNING && i->state != I_CREATED) {
@@ -187,9 +196,12 @@ void inst_poll(struct pod *p, struct ctr *c, struct inst *i)
         inst_ended(p, c, i, code, when);
         return;
     }
+    if (i->state == I_CREATED) {
+        return; /* being made, perhaps for an agent that is gone: resume_created looks after it */
+    }
     /* No exit file: alive, or the machine went down with it (exit files do not outlive a boot), or
-     * conmon was killed. kill(0) is the cheap answer for the common case. */
-    if (i->pid > 0 && kill(i->pid, 0) == 0) {
+     * conmon was killed. The process itself is the cheap answer for the common case. */
+    if (i->pid > 0 && i->pid_ticks && th_proc_start_ticks(i->pid) == i->pid_ticks) {
         return;
     }
     char state[16];
@@ -200,7 +212,7 @@ void inst_poll(struct pod *p, struct ctr *c, struct inst *i)
         return;
     }
     if (th_streq(state, "running") || th_streq(state, "created") || th_streq(state, "paused")) {
-        i->pid = pid;
+        inst_set_pid(i, pid);
         return;
     }
     if (rt_exit_read(p->a, i->id, &code, &when)) {
@@ -255,7 +267,9 @@ static void load_instances(struct pod *p, struct ctr *c)
         struct inst i = {0};
         TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
         if (inst_load(one, &i, &err) < 0) {
-            th_warn(NODE_MOD, "instance not readable", "dir=%s err=%s", one, th_log_q(err.msg));
+            /* its record comes before the container: there is none */
+            th_info(NODE_MOD, "half made instance removed", "dir=%s err=%s", one, th_log_q(err.msg));
+            inst_scrap(one);
             continue;
         }
         if (c->cur.state == I_NONE || i.attempt > c->cur.attempt) {
@@ -272,6 +286,14 @@ static void load_instances(struct pod *p, struct ctr *c)
     if (c->cur.state != I_NONE) {
         agent_register_ctr(p->a, c->cur.id, p->uid);
     }
+}
+
+void inst_scrap(const char *dir)
+{
+    th_autofree char *root = th_path_join(dir, "rootfs");
+    while (umount2(root, MNT_DETACH | UMOUNT_NOFOLLOW) == 0) {
+    }
+    (void)th_io_rm_rf(dir, NULL);
 }
 
 int pod_load(struct pod *p, struct th_err *err)

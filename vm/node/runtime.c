@@ -190,6 +190,19 @@ int rt_create(struct agent *a, const struct rt_create *o, pid_t *ret_pid, struct
     return wait_sync(sync_r, ret_pid, err);
 }
 
+bool rt_conmon_alive(const char *bundle, const char *id)
+{
+    th_autofree char *file = th_path_join(bundle, "conmon.pid");
+    th_autobuf struct th_buf b = TH_BUF_INIT, cmd = TH_BUF_INIT;
+    if (th_io_read_file(file, 64, &b, NULL) < 0) {
+        return false;
+    }
+    th_autofree char *path = th_xasprintf("/proc/%ld/cmdline", strtol(th_buf_cstr(&b), NULL, 10));
+    /* its command line names the container: a pid is used again sooner or later */
+    return th_io_read_file(path, 64 << 10, &cmd, NULL) >= 0 && cmd.n > 0 &&
+           memmem(cmd.p, cmd.n, id, strlen(id)) != NULL;
+}
+
 int rt_start(struct agent *a, const char *id, struct th_err *err)
 {
     return crun_run(a, (const char *[]){"start", id, NULL}, NULL, err);

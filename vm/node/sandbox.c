@@ -154,7 +154,8 @@ void sandbox_prune(struct agent *a, const struct th_strv *keep)
 
 int sandbox_ensure(struct pod *p, struct th_err *err)
 {
-    if (sandbox_alive(p)) {
+    /* namespaces without an address are those of an agent that was killed on the way */
+    if (sandbox_alive(p) && p->ip) {
         return 0;
     }
     th_autofree char *dir = th_path_join(p->a->ns_dir, p->uid);
