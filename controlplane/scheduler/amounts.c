@@ -61,6 +61,21 @@ static void raise_to(struct th_amounts *a, const struct th_amounts *b)
     }
 }
 
+/* What spec.resources says holds for the whole pod, resource by resource. */
+static void override(struct th_amounts *a, const struct th_json *map)
+{
+    struct th_amounts pod TH_CLEANUP(th_amounts_done) = {NULL, 0};
+    th_amounts_read(&pod, map);
+    for (size_t i = 0; i < pod.n; i++) {
+        *slot(a, pod.v[i].name) = pod.v[i].value;
+    }
+}
+
+static bool is_sidecar(const struct th_json *container)
+{
+    return th_streq(th_json_path_str(container, "restartPolicy"), "Always");
+}
+
 void th_pod_requests(const struct th_json *pod, struct th_amounts *ret)
 {
     struct th_amounts init TH_CLEANUP(th_amounts_done) = {NULL, 0};
@@ -76,7 +91,7 @@ void th_pod_requests(const struct th_json *pod, struct th_amounts *ret)
     for (size_t i = 0; i < th_json_len(list); i++) {
         struct th_amounts one TH_CLEANUP(th_amounts_done) = {NULL, 0};
         th_amounts_read(&one, th_json_path(th_json_at(list, i), "resources.requests"));
-        if (th_streq(th_json_path_str(th_json_at(list, i), "restartPolicy"), "Always")) {
+        if (is_sidecar(th_json_at(list, i))) {
             th_amounts_add(&sidecars, &one, 1);
             th_amounts_add(ret, &one, 1);
             raise_to(&init, &sidecars);
@@ -86,10 +101,30 @@ void th_pod_requests(const struct th_json *pod, struct th_amounts *ret)
         }
     }
     raise_to(ret, &init);
+    override(ret, th_json_path(pod, "spec.resources.requests"));
     struct th_amounts overhead TH_CLEANUP(th_amounts_done) = {NULL, 0};
     th_amounts_read(&overhead, th_json_path(pod, "spec.overhead"));
     th_amounts_add(ret, &overhead, 1);
     *slot(ret, "pods") = 1;
+}
+
+#define DEFAULT_CPU_MILLI 100
+#define DEFAULT_MEMORY_B (200ll << 20)
+
+void th_pod_nonzero(const struct th_json *pod, int64_t *ret_cpu, int64_t *ret_memory)
+{
+    struct th_amounts all TH_CLEANUP(th_amounts_done) = {NULL, 0};
+    th_pod_requests(pod, &all);
+    *ret_cpu = th_amounts_get(&all, "cpu");
+    *ret_memory = th_amounts_get(&all, "memory");
+    const struct th_json *list = th_json_path(pod, "spec.containers");
+    const struct th_json *whole = th_json_path(pod, "spec.resources.requests");
+    for (size_t i = 0; i < th_json_len(list); i++) {
+        const struct th_json *r = th_json_path(th_json_at(list, i), "resources.requests");
+        *ret_cpu += th_json_has(r, "cpu") || th_json_has(whole, "cpu") ? 0 : DEFAULT_CPU_MILLI;
+        *ret_memory +=
+            th_json_has(r, "memory") || th_json_has(whole, "memory") ? 0 : DEFAULT_MEMORY_B;
+    }
 }
 
 void th_host_ports_done(struct th_host_ports *p)
@@ -123,6 +158,9 @@ void th_host_ports_read(const struct th_json *pod, struct th_host_ports *ret)
         const struct th_json *list = th_json_path(pod, lists[l]);
         for (size_t i = 0; i < th_json_len(list); i++) {
             const struct th_json *ports = th_json_get(th_json_at(list, i), "ports");
+            if (l == 1 && !is_sidecar(th_json_at(list, i))) {
+                continue; /* it has ended before the others begin */
+            }
             for (size_t k = 0; k < th_json_len(ports); k++) {
                 add_port(ret, th_json_at(ports, k));
             }

@@ -11,9 +11,7 @@
 #include "controlplane/scheduler/queue.h"
 #include "base/clock.h"
 #include "base/hmap.h"
-#include <errno.h>
 #include <pthread.h>
-#include <time.h>
 
 #define BACKOFF_FIRST_MS 1000
 #define BACKOFF_MAX_MS 10000
@@ -36,7 +34,16 @@ struct th_schedq {
     struct th_hmap pods; /* lock */
     uint64_t next_order, wakes;
     bool stop;
+    struct th_clock_watch watch;
 };
+
+static void clock_moved(void *arg)
+{
+    struct th_schedq *q = arg;
+    pthread_mutex_lock(&q->lock);
+    pthread_cond_broadcast(&q->cond);
+    pthread_mutex_unlock(&q->lock);
+}
 
 struct th_schedq *th_schedq_new(void)
 {
@@ -48,11 +55,14 @@ struct th_schedq *th_schedq_new(void)
     pthread_cond_init(&q->cond, &attr);
     pthread_condattr_destroy(&attr);
     th_hmap_init(&q->pods, free);
+    q->watch = (struct th_clock_watch){.fn = clock_moved, .arg = q};
+    th_clock_watch_add(&q->watch);
     return q;
 }
 
 void th_schedq_free(struct th_schedq *q)
 {
+    th_clock_watch_del(&q->watch);
     th_hmap_done(&q->pods);
     pthread_cond_destroy(&q->cond);
     pthread_mutex_destroy(&q->lock);
@@ -105,23 +115,6 @@ static const char *best(struct th_schedq *q, int64_t now, int64_t *ret_wait_ms)
     return found ? found->key : NULL;
 }
 
-static void wait_ms(struct th_schedq *q, int64_t ms)
-{
-    if (ms < 0) {
-        pthread_cond_wait(&q->cond, &q->lock);
-        return;
-    }
-    struct timespec ts;
-    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-    ts.tv_sec += ms / 1000;
-    ts.tv_nsec += (ms % 1000) * 1000000;
-    if (ts.tv_nsec >= 1000000000) {
-        ts.tv_sec++;
-        ts.tv_nsec -= 1000000000;
-    }
-    (void)pthread_cond_timedwait(&q->cond, &q->lock, &ts);
-}
-
 char *th_schedq_pop(struct th_schedq *q)
 {
     char *key = NULL;
@@ -130,7 +123,7 @@ char *th_schedq_pop(struct th_schedq *q)
         int64_t left = -1;
         const char *found = best(q, th_mono_ms(), &left);
         if (!found) {
-            wait_ms(q, left);
+            th_clock_cond_wait(&q->cond, &q->lock, left < 0 ? INT64_MAX : th_mono_ms() + left);
             continue;
         }
         key = th_xstrdup(found);

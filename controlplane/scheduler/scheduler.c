@@ -1,124 +1,43 @@
 /*
  * The scheduler: one pod at a time from the queue onto the best node that fits.
  *
- * Informers of pods and nodes keep a picture of the cluster: per node what can be allocated, what
- * is requested, and which pods are there. A pod that was bound is put into the picture at once
- * ("assumed"), so that the next one does not take the same room before the watch has told; the
- * watch's event replaces the assumption. A bind that fails takes it back.
+ * Informers of pods, nodes and namespaces keep a picture of the cluster (framework.h). A pod that
+ * was bound is put into the picture at once ("assumed"), so that the next one does not take the same
+ * room before the watch has told; the watch's event replaces the assumption. A bind that fails takes
+ * it back. A pod that fits nowhere may preempt others (preempt.c): they are deleted, the node is
+ * noted as nominated, and pods of no greater priority leave the room alone until it comes again.
  *
  * The lock guards the picture. Node trees are read only under it, since a tree belongs to one
  * thread at a time. The scheduling thread works under the lock, which is short: filters and scores
  * of a pod read memory only; writing to the API happens outside.
  *
- * Upstream also preempts pods of lower priority, spreads by topology and keeps to inter-pod
- * affinity; docs/unsupported.md says what is missing here.
+ * Upstream also looks at volumes and at claims of devices; docs/unsupported.md says what is missing.
  */
 #include "controlplane/scheduler/scheduler.h"
 #include "base/buf.h"
 #include "base/clock.h"
-#include "base/hmap.h"
 #include "base/log.h"
-#include "base/rand.h"
-#include "controlplane/scheduler/plugin.h"
+#include "controlplane/scheduler/framework.h"
 #include "controlplane/scheduler/queue.h"
-#include "controlplane/schema/selector.h"
 #include <pthread.h>
 
-#define TH_SCHED_PLUGIN(name) extern const struct th_sched_plugin th_sched_##name;
-#include "controlplane/scheduler/plugins.def"
-#undef TH_SCHED_PLUGIN
-
-static const struct th_sched_plugin *const plugins[] = {
-#define TH_SCHED_PLUGIN(name) &th_sched_##name,
-#include "controlplane/scheduler/plugins.def"
-#undef TH_SCHED_PLUGIN
-};
+#define GVR_PDBS ((struct th_gvr){"policy", "v1", "poddisruptionbudgets"})
 
 struct th_scheduler {
     struct th_client *client;
     char *name;
     struct th_recorder *recorder;
-    struct th_informer *pods_informer, *nodes_informer;
+    struct th_informer *pods_informer, *nodes_informer, *namespaces_informer, *pdbs_informer;
     struct th_schedq *queue;
     pthread_t thread;
+    bool started;
     bool stopping; /* atomic */
     pthread_mutex_t lock;
-    struct th_hmap nodes; /* lock; name -> struct th_node_info */
-    struct th_hmap pods;  /* lock; key -> struct th_sched_pod */
+    struct th_picture picture; /* lock */
+    bool waits_for_pods;       /* lock; one did not fit because of where others are */
 };
 
-/* ---- The picture ---- */
-
-static void node_free(void *p)
-{
-    struct th_node_info *n = p;
-    if (n) {
-        free(n->name);
-        th_json_unref(n->obj);
-        th_amounts_done(&n->allocatable);
-        th_amounts_done(&n->requested);
-        free(n->pods);
-        free(n);
-    }
-}
-
-static void pod_free(void *p)
-{
-    struct th_sched_pod *pod = p;
-    if (pod) {
-        free(pod->key);
-        free(pod->node);
-        th_amounts_done(&pod->requests);
-        th_host_ports_done(&pod->ports);
-        free(pod);
-    }
-}
-
-static void node_attach(struct th_node_info *n, struct th_sched_pod *pod)
-{
-    n->pods = th_xgrow(n->pods, &n->cap_pods, n->n_pods + 1, sizeof(*n->pods));
-    n->pods[n->n_pods++] = pod;
-    th_amounts_add(&n->requested, &pod->requests, 1);
-}
-
-static void node_detach(struct th_node_info *n, const struct th_sched_pod *pod)
-{
-    for (size_t i = 0; i < n->n_pods; i++) {
-        if (n->pods[i] == pod) {
-            n->pods[i] = n->pods[--n->n_pods];
-            th_amounts_add(&n->requested, &pod->requests, -1);
-            return;
-        }
-    }
-}
-
-static void picture_remove(struct th_scheduler *s, const char *key)
-{
-    struct th_sched_pod *pod = th_hmap_remove(&s->pods, key);
-    if (pod) {
-        struct th_node_info *n = th_hmap_get(&s->nodes, pod->node);
-        if (n) {
-            node_detach(n, pod);
-        }
-        pod_free(pod);
-    }
-}
-
-static void picture_add(struct th_scheduler *s, const char *key, const char *node,
-                        const struct th_json *obj)
-{
-    picture_remove(s, key);
-    struct th_sched_pod *pod = TH_NEW(struct th_sched_pod);
-    pod->key = th_xstrdup(key);
-    pod->node = th_xstrdup(node);
-    th_pod_requests(obj, &pod->requests);
-    th_host_ports_read(obj, &pod->ports);
-    th_hmap_set(&s->pods, key, pod);
-    struct th_node_info *n = th_hmap_get(&s->nodes, node);
-    if (n) {
-        node_attach(n, pod);
-    }
-}
+/* ---- Events ---- */
 
 static char *key_of(const struct th_json *obj)
 {
@@ -146,21 +65,25 @@ static void on_pod(void *arg, const struct th_json *old, const struct th_json *n
     th_autofree char *key = key_of(now ? now : old);
     const char *node = now ? th_json_path_str(now, "spec.nodeName") : NULL;
     bool placed = node && *node;
+    bool waiting = now && !placed && !ended(now) && is_ours(s, now);
+    bool wake = false;
     pthread_mutex_lock(&s->lock);
-    bool freed = false;
     if (!now || (placed && ended(now))) {
-        freed = th_hmap_has(&s->pods, key);
-        picture_remove(s, key);
+        wake = th_picture_drop_pod(&s->picture, key);
     } else if (placed) {
-        picture_add(s, key, node, now);
+        th_picture_put_pod(&s->picture, node, now);
+        wake = s->waits_for_pods;
+        s->waits_for_pods = false;
     }
+    th_picture_nominate(&s->picture, now ? now : old,
+                        waiting ? th_json_path_str(now, "status.nominatedNodeName") : NULL);
     pthread_mutex_unlock(&s->lock);
-    if (now && !placed && !ended(now) && is_ours(s, now)) {
+    if (waiting) {
         th_schedq_add(s->queue, key, th_json_path_int(now, "spec.priority", 0));
     } else {
         th_schedq_remove(s->queue, key);
     }
-    if (freed) {
+    if (wake) {
         th_schedq_wake(s->queue);
     }
 }
@@ -174,22 +97,6 @@ static bool same_for_us(const struct th_json *a, const struct th_json *b)
                          th_json_path(b, "status.allocatable"));
 }
 
-static void node_put(struct th_scheduler *s, const char *name, const struct th_json *obj)
-{
-    struct th_node_info *n = TH_NEW(struct th_node_info);
-    n->name = th_xstrdup(name);
-    n->obj = th_json_dup(obj);
-    th_amounts_read(&n->allocatable, th_json_path(obj, "status.allocatable"));
-    th_hmap_set(&s->nodes, name, n);
-    struct th_hmap_entry *e;
-    for (size_t it = 0; (e = th_hmap_next(&s->pods, &it));) {
-        struct th_sched_pod *pod = e->value;
-        if (th_streq(pod->node, name)) {
-            node_attach(n, pod);
-        }
-    }
-}
-
 static void on_node(void *arg, const struct th_json *old, const struct th_json *now)
 {
     struct th_scheduler *s = arg;
@@ -199,166 +106,214 @@ static void on_node(void *arg, const struct th_json *old, const struct th_json *
     const char *name = th_json_path_str(now ? now : old, "metadata.name");
     pthread_mutex_lock(&s->lock);
     if (now) {
-        node_put(s, name, now);
+        th_picture_put_node(&s->picture, now);
     } else {
-        node_free(th_hmap_remove(&s->nodes, name));
+        th_picture_drop_node(&s->picture, name);
     }
     pthread_mutex_unlock(&s->lock);
     th_schedq_wake(s->queue);
 }
 
+static void on_namespace(void *arg, const struct th_json *old, const struct th_json *now)
+{
+    struct th_scheduler *s = arg;
+    pthread_mutex_lock(&s->lock);
+    th_picture_put_namespace(&s->picture, th_json_path_str(now ? now : old, "metadata.name"),
+                             th_json_path(now, "metadata.labels"));
+    pthread_mutex_unlock(&s->lock);
+}
+
 /* ---- One pod ---- */
 
-static void ctx_init(struct th_sched_ctx *c, const struct th_json *pod)
-{
-    *c = (struct th_sched_ctx){.pod = pod};
-    th_pod_requests(pod, &c->requests);
-    th_host_ports_read(pod, &c->ports);
-    const struct th_json *required = th_json_path(
-        pod, "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution");
-    c->has_required = required != NULL;
-    if (required) {
-        c->required = th_node_selector_new(th_json_get(required, "nodeSelectorTerms"));
-    }
-}
-
-static void ctx_done(struct th_sched_ctx *c)
-{
-    th_amounts_done(&c->requests);
-    th_host_ports_done(&c->ports);
-    th_node_selector_free(c->required);
-}
-
-/* Counts why nodes did not fit. */
-struct reasons {
-    struct th_hmap counts; /* text -> count as a pointer-sized number */
+/* Where a pod goes, or why nowhere, and who has to make room. */
+struct placement {
+    char *node;             /* NULL: none fits */
+    char *why;              /* then: FailedScheduling's message */
+    char *nominated;        /* and where it will fit when the victims are gone */
+    struct th_json *victims; /* array of {apiVersion, kind, metadata} */
 };
 
-static void reason_add(struct reasons *r, const char *text)
+static void placement_done(struct placement *p)
 {
-    uintptr_t n = (uintptr_t)th_hmap_get(&r->counts, text);
-    th_hmap_set(&r->counts, text, (void *)(n + 1));
+    free(p->node);
+    free(p->why);
+    free(p->nominated);
+    th_json_unref(p->victims);
 }
 
-static bool fits(const struct th_sched_ctx *c, const struct th_node_info *n, struct reasons *r)
+static bool collect_pdb(void *arg, struct th_json *pdb)
 {
-    for (size_t i = 0; i < TH_ARRAY_LEN(plugins); i++) {
-        char buf[128];
-        th_autofree char *more = NULL;
-        const char *why = plugins[i]->filter ? plugins[i]->filter(c, n, buf, &more) : NULL;
-        if (why) {
-            reason_add(r, why);
-            struct th_strv rest TH_CLEANUP(th_strv_done) = TH_STRV_INIT;
-            if (more) {
-                th_strv_split(&rest, more, '\n');
-            }
-            for (size_t k = 0; k < rest.n; k++) {
-                reason_add(r, rest.v[k]);
-            }
-            return false;
-        }
-    }
+    th_json_append(arg, th_json_ref(pdb));
     return true;
 }
 
-/* "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) were unschedulable." */
-static char *explain(size_t nodes, struct reasons *r)
+/* Why the pod may not preempt, or NULL. */
+static const char *not_eligible(const struct th_scheduler *s, const struct th_sched_ctx *c)
 {
-    if (nodes == 0) {
-        return th_xstrdup("no nodes available to schedule pods");
+    if (th_streq(th_json_path_str(c->pod, "spec.preemptionPolicy"), "Never")) {
+        return "not eligible due to preemptionPolicy=Never.";
     }
-    struct th_strv parts TH_CLEANUP(th_strv_done) = TH_STRV_INIT;
-    struct th_hmap_entry *e;
-    for (size_t it = 0; (e = th_hmap_next(&r->counts, &it));) {
-        th_strv_addf(&parts, "%zu %s", (size_t)(uintptr_t)e->value, e->key);
+    const char *nominated = th_json_path_str(c->pod, "status.nominatedNodeName");
+    const struct th_node_info *n =
+        nominated && *nominated ? th_hmap_get(&s->picture.nodes, nominated) : NULL;
+    for (size_t i = 0; n && i < n->n_pods; i++) {
+        if (n->pods[i]->deleting && n->pods[i]->priority < c->priority) {
+            return "not eligible due to a terminating pod on the nominated node.";
+        }
     }
-    th_strv_sort(&parts);
-    th_autofree char *list = th_strv_join(&parts, ", ");
-    return th_xasprintf("0/%zu nodes are available: %s.", nodes, list);
+    return NULL;
 }
 
-/* Weighted sum of the plugins' scores, normalized over the candidates; ties are broken by chance.
- */
-static const char *pick(const struct th_sched_ctx *c, struct th_node_info *const *nodes, size_t n)
+/* Sets what comes after a refusal everywhere; the lock is held. */
+static void preempt(struct th_scheduler *s, struct th_sched_ctx *c,
+                    const struct th_verdict *verdicts, const struct th_json *pdbs, const char *why,
+                    struct placement *ret)
 {
-    th_autofree int64_t *total = th_xcalloc(n + 1, sizeof(*total));
-    th_autofree int64_t *raw = th_xcalloc(n + 1, sizeof(*raw));
-    for (size_t p = 0; p < TH_ARRAY_LEN(plugins); p++) {
-        const struct th_sched_plugin *plugin = plugins[p];
-        int64_t most = 0;
-        for (size_t i = 0; plugin->score && i < n; i++) {
-            raw[i] = plugin->score(c, nodes[i]);
-            most = raw[i] > most ? raw[i] : most;
-        }
-        for (size_t i = 0; plugin->score && i < n; i++) {
-            int64_t v = raw[i];
-            if (plugin->score_is_reverse) {
-                v = most ? 100 - 100 * v / most : 100;
-            } else if (plugin->normalize) {
-                v = most ? 100 * v / most : 0;
-            }
-            total[i] += v * plugin->weight;
-        }
-    }
-    size_t best = 0, ties = 1;
-    for (size_t i = 1; i < n; i++) {
-        if (total[i] > total[best]) {
-            best = i;
-            ties = 1;
-        } else if (total[i] == total[best] && th_rand_below(++ties) == 0) {
-            best = i;
-        }
-    }
-    return nodes[best]->name;
-}
-
-/* The node for the pod (caller frees), assumed from here on, or NULL with *ret_why. */
-static char *place(struct th_scheduler *s, const char *key, const struct th_json *pod,
-                   char **ret_why)
-{
-    struct th_sched_ctx c TH_CLEANUP(ctx_done);
-    ctx_init(&c, pod);
-    struct reasons why;
-    th_hmap_init(&why.counts, NULL);
-    pthread_mutex_lock(&s->lock);
+    struct th_sched_pod **victims = NULL;
     size_t n = 0;
-    th_autofree struct th_node_info **fit = th_xcalloc(s->nodes.n + 1, sizeof(*fit));
-    struct th_hmap_entry *e;
-    for (size_t it = 0; (e = th_hmap_next(&s->nodes, &it));) {
-        if (fits(&c, e->value, &why)) {
-            fit[n++] = e->value;
-        }
+    th_autofree char *no = NULL;
+    const char *barred = not_eligible(s, c);
+    const struct th_node_info *node =
+        barred ? NULL : th_sched_preempt(c, &s->picture, verdicts, pdbs, &victims, &n, &no);
+    if (!node) {
+        ret->why = th_xasprintf("%s preemption: %s", why, barred ? barred : no);
+        return;
     }
-    char *node = n ? th_xstrdup(pick(&c, fit, n)) : NULL;
-    if (node) {
-        picture_add(s, key, node, pod);
-    } else {
-        *ret_why = explain(s->nodes.n, &why);
+    ret->why = th_xstrdup(why);
+    ret->nominated = th_xstrdup(node->name);
+    ret->victims = th_json_array();
+    for (size_t i = 0; i < n; i++) {
+        const struct th_sched_pod *v = victims[i];
+        th_json_append(ret->victims,
+                       th_json_build("{'apiVersion':'v1','kind':'Pod','metadata':{'namespace':%s,"
+                                     "'name':%s,'uid':%s}}",
+                                     v->ns, strchr(v->key, '/') + 1, v->uid));
     }
-    pthread_mutex_unlock(&s->lock);
-    th_hmap_done(&why.counts);
-    return node;
+    free(victims);
+    th_picture_nominate(&s->picture, c->pod, node->name);
 }
 
-static int set_condition(struct th_scheduler *s, const struct th_json *pod, const char *message,
-                         struct th_err *err)
+/* Looks at all nodes; the lock is held. */
+static void place_locked(struct th_scheduler *s, struct th_sched_ctx *c,
+                         struct th_node_info **nodes, size_t n, const struct th_json *pdbs,
+                         struct placement *ret)
+{
+    struct th_reasons why TH_CLEANUP(th_reasons_done);
+    th_reasons_init(&why);
+    th_autofree struct th_verdict *verdicts = th_xcalloc(n + 1, sizeof(*verdicts));
+    th_autofree struct th_node_info **fit = th_xcalloc(n + 1, sizeof(*fit));
+    size_t n_fit = 0;
+    th_sched_prepare(c);
+    for (size_t i = 0; i < n; i++) {
+        verdicts[i].fit = th_sched_filter_nominated(c, &s->picture, nodes[i], &verdicts[i].why);
+        if (verdicts[i].fit == TH_FIT) {
+            fit[n_fit++] = nodes[i];
+        } else {
+            th_reasons_add(&why, verdicts[i].why);
+        }
+    }
+    if (n_fit > 0) {
+        const struct th_node_info *best = th_sched_pick(c, fit, n_fit);
+        ret->node = th_xstrdup(best->name);
+        th_picture_put_pod(&s->picture, best->name, c->pod);
+    } else if (n == 0) {
+        ret->why = th_xstrdup("no nodes available to schedule pods");
+    } else {
+        th_autofree char *text = th_reasons_text(&why, n);
+        s->waits_for_pods = s->waits_for_pods || c->aff || c->any_aff ||
+                            th_json_path(c->pod, "spec.topologySpreadConstraints");
+        preempt(s, c, verdicts, pdbs, text, ret);
+    }
+    for (size_t i = 0; i < n; i++) {
+        free(verdicts[i].why);
+    }
+}
+
+static void place(struct th_scheduler *s, const struct th_json *pod, struct placement *ret)
+{
+    struct th_json *pdbs TH_AUTO(th_json) = th_json_array();
+    th_informer_each(s->pdbs_informer, NULL, collect_pdb, pdbs);
+    pthread_mutex_lock(&s->lock);
+    th_autofree struct th_node_info **nodes = th_xcalloc(s->picture.nodes.n + 1, sizeof(*nodes));
+    size_t n = 0;
+    struct th_hmap_entry *e;
+    for (size_t it = 0; (e = th_hmap_next(&s->picture.nodes, &it));) {
+        nodes[n++] = e->value;
+    }
+    struct th_sched_ctx c;
+    th_sched_ctx_init(&c, &s->picture, pod, nodes, n);
+    place_locked(s, &c, nodes, n, pdbs, ret);
+    th_sched_ctx_done(&c);
+    pthread_mutex_unlock(&s->lock);
+}
+
+static const struct th_json *scheduled_condition(const struct th_json *pod)
 {
     const struct th_json *conditions = th_json_path(pod, "status.conditions");
     for (size_t i = 0; i < th_json_len(conditions); i++) {
-        const struct th_json *c = th_json_at(conditions, i);
-        if (th_streq(th_json_path_str(c, "type"), "PodScheduled") &&
-            th_streq(th_json_path_str(c, "message"), message)) {
-            return 0;
+        if (th_streq(th_json_path_str(th_json_at(conditions, i), "type"), "PodScheduled")) {
+            return th_json_at(conditions, i);
         }
     }
+    return NULL;
+}
+
+/* Says in the status why the pod waits, and where room is being made for it. */
+static int say_why(struct th_scheduler *s, const struct th_json *pod, const struct placement *p,
+                   struct th_err *err)
+{
+    const struct th_json *old = scheduled_condition(pod);
+    const char *before = th_json_path_str(pod, "status.nominatedNodeName");
+    bool same_node = th_streq(before ? before : "", p->nominated ? p->nominated : "");
+    bool same = th_streq(th_json_path_str(old, "status"), "False");
+    if (same && same_node && th_streq(th_json_path_str(old, "message"), p->why)) {
+        return 0;
+    }
     char now[TH_TIME_LEN];
+    const char *since = same ? th_json_path_str(old, "lastTransitionTime") : NULL;
     struct th_json *patch TH_AUTO(th_json) = th_json_build(
         "{'status':{'conditions':[{'type':'PodScheduled','status':'False','reason':'Unschedulable',"
         "'message':%s,'lastProbeTime':%o,'lastTransitionTime':%s}]}}",
-        message, NULL, th_time_format(th_now_ms(), now));
+        p->why, NULL, since ? since : th_time_format(th_now_ms(), now));
+    if (!same_node) {
+        th_json_path_set(patch, "status.nominatedNodeName",
+                         p->nominated ? th_json_string(p->nominated) : NULL);
+    }
     struct th_patch_opts o = {.kind = TH_PATCH_STRATEGIC, .field_manager = "kube-scheduler"};
     return th_client_patch(s->client, TH_GVR_PODS, th_json_path_str(pod, "metadata.namespace"),
                            th_json_path_str(pod, "metadata.name"), "status", &o, patch, NULL, err);
+}
+
+/* A victim's condition says why it goes, then it is deleted. */
+static int evict(struct th_scheduler *s, const struct th_json *pod, const struct th_json *victim,
+                 const char *node, struct th_err *err)
+{
+    const char *ns = th_json_path_str(victim, "metadata.namespace");
+    const char *name = th_json_path_str(victim, "metadata.name");
+    char now[TH_TIME_LEN];
+    th_autofree char *message =
+        th_xasprintf("%s: preempting to accommodate a higher priority pod", s->name);
+    struct th_json *patch TH_AUTO(th_json) = th_json_build(
+        "{'metadata':{'uid':%s},'status':{'conditions':[{'type':'DisruptionTarget','status':'True',"
+        "'reason':'PreemptionByScheduler','message':%s,'lastTransitionTime':%s}]}}",
+        th_json_path_str(victim, "metadata.uid"), message, th_time_format(th_now_ms(), now));
+    struct th_patch_opts po = {.kind = TH_PATCH_STRATEGIC, .field_manager = "kube-scheduler"};
+    struct th_delete_opts o = TH_DELETE_OPTS_INIT;
+    o.uid = th_json_path_str(victim, "metadata.uid");
+    int r = th_client_patch(s->client, TH_GVR_PODS, ns, name, "status", &po, patch, NULL, err);
+    if (r >= 0) {
+        r = th_client_delete(s->client, TH_GVR_PODS, ns, name, &o, NULL, err);
+    }
+    if (r == -TH_R_NOT_FOUND || r == -TH_R_CONFLICT) {
+        th_err_done(err);
+        return 0;
+    }
+    if (r >= 0) {
+        th_event_record(s->recorder, victim, "Normal", "Preempted",
+                        "Preempted by pod %s on node %s", th_json_path_str(pod, "metadata.uid"),
+                        node);
+    }
+    return r;
 }
 
 static int bind_pod(struct th_scheduler *s, const struct th_json *pod, const char *node,
@@ -377,7 +332,7 @@ static void bind_failed(struct th_scheduler *s, const char *key, const struct th
                         const struct th_err *err)
 {
     pthread_mutex_lock(&s->lock);
-    picture_remove(s, key);
+    (void)th_picture_drop_pod(&s->picture, key);
     pthread_mutex_unlock(&s->lock);
     if (err->reason == TH_R_NOT_FOUND) {
         th_schedq_remove(s->queue, key); /* deleted meanwhile */
@@ -386,6 +341,22 @@ static void bind_failed(struct th_scheduler *s, const char *key, const struct th
     th_event_record(s->recorder, pod, "Warning", "FailedScheduling", "binding rejected: %s",
                     err->msg ? err->msg : "");
     th_schedq_unschedulable(s->queue, key, false);
+}
+
+static void not_placed(struct th_scheduler *s, const char *key, const struct th_json *pod,
+                       const struct placement *p)
+{
+    struct th_err err TH_CLEANUP(th_err_done) = TH_ERR_INIT;
+    th_event_record(s->recorder, pod, "Warning", "FailedScheduling", "%s", p->why);
+    int r = say_why(s, pod, p, &err);
+    for (size_t i = 0; r >= 0 && i < th_json_len(p->victims); i++) {
+        r = evict(s, pod, th_json_at(p->victims, i), p->nominated, &err);
+    }
+    if (r < 0) {
+        th_debug("scheduler", "not written", "pod=%s error=%s", key,
+                 th_log_q(err.msg ? err.msg : ""));
+    }
+    th_schedq_unschedulable(s->queue, key, r >= 0);
 }
 
 static void schedule_one(struct th_scheduler *s, const char *key)
@@ -399,34 +370,32 @@ static void schedule_one(struct th_scheduler *s, const char *key)
         return;
     }
     struct th_err err TH_CLEANUP(th_err_done) = TH_ERR_INIT;
-    th_autofree char *why = NULL;
-    th_autofree char *node = place(s, key, pod, &why);
-    if (!node) {
-        th_event_record(s->recorder, pod, "Warning", "FailedScheduling", "%s", why);
-        if (set_condition(s, pod, why, &err) < 0) {
-            th_debug("scheduler", "condition not written", "pod=%s error=%s", key,
-                     th_log_q(err.msg ? err.msg : ""));
-        }
-        th_schedq_unschedulable(s->queue, key, true);
+    struct placement p TH_CLEANUP(placement_done) = {NULL, NULL, NULL, NULL};
+    place(s, pod, &p);
+    if (!p.node) {
+        not_placed(s, key, pod, &p);
         return;
     }
-    if (bind_pod(s, pod, node, &err) < 0) {
+    if (bind_pod(s, pod, p.node, &err) < 0) {
         bind_failed(s, key, pod, &err);
         return;
     }
     th_schedq_remove(s->queue, key);
     th_event_record(s->recorder, pod, "Normal", "Scheduled", "Successfully assigned %s to %s", key,
-                    node);
-    th_debug("scheduler", "bound", "pod=%s node=%s", key, node);
+                    p.node);
+    th_debug("scheduler", "bound", "pod=%s node=%s", key, p.node);
 }
 
 static void *run(void *arg)
 {
     struct th_scheduler *s = arg;
-    while (!th_informer_wait_synced(s->pods_informer, 50) ||
-           !th_informer_wait_synced(s->nodes_informer, 50)) {
-        if (__atomic_load_n(&s->stopping, __ATOMIC_ACQUIRE)) {
-            return NULL;
+    struct th_informer *const all[] = {s->nodes_informer, s->namespaces_informer, s->pods_informer,
+                                       s->pdbs_informer};
+    for (size_t i = 0; i < TH_ARRAY_LEN(all); i++) {
+        while (!th_informer_wait_synced(all[i], 50)) {
+            if (__atomic_load_n(&s->stopping, __ATOMIC_ACQUIRE)) {
+                return NULL;
+            }
         }
     }
     for (;;) {
@@ -447,23 +416,30 @@ int th_scheduler_start(struct th_client *client, const struct th_scheduler_opts 
     s->client = client;
     s->name = th_xstrdup(o && o->name ? o->name : "default-scheduler");
     pthread_mutex_init(&s->lock, NULL);
-    th_hmap_init(&s->nodes, node_free);
-    th_hmap_init(&s->pods, pod_free);
+    th_picture_init(&s->picture);
     s->queue = th_schedq_new();
     s->recorder = th_recorder_new(client, s->name, "");
-    struct th_informer_opts pods = {.gvr = TH_GVR_PODS, .on_event = on_pod, .arg = s};
-    struct th_informer_opts nodes = {.gvr = TH_GVR_NODES, .on_event = on_node, .arg = s};
-    int r = th_informer_start(client, &nodes, &s->nodes_informer, err);
-    if (r == 0) {
-        r = th_informer_start(client, &pods, &s->pods_informer, err);
+    const struct {
+        struct th_gvr gvr;
+        void (*on_event)(void *arg, const struct th_json *old, const struct th_json *now);
+        struct th_informer **slot;
+    } caches[] = {{TH_GVR_NODES, on_node, &s->nodes_informer},
+                  {TH_GVR_NAMESPACES, on_namespace, &s->namespaces_informer},
+                  {TH_GVR_PODS, on_pod, &s->pods_informer},
+                  {GVR_PDBS, NULL, &s->pdbs_informer}};
+    for (size_t i = 0; i < TH_ARRAY_LEN(caches); i++) {
+        struct th_informer_opts io = {
+            .gvr = caches[i].gvr, .on_event = caches[i].on_event, .arg = s};
+        int r = th_informer_start(client, &io, caches[i].slot, err);
+        if (r < 0) {
+            th_scheduler_stop(s);
+            return r;
+        }
     }
-    if (r == 0) {
-        TH_ASSERT(pthread_create(&s->thread, NULL, run, s) == 0);
-        *ret = s;
-        return 0;
-    }
-    th_scheduler_stop(s);
-    return r;
+    TH_ASSERT(pthread_create(&s->thread, NULL, run, s) == 0);
+    s->started = true;
+    *ret = s;
+    return 0;
 }
 
 void th_scheduler_stop(struct th_scheduler *s)
@@ -473,17 +449,16 @@ void th_scheduler_stop(struct th_scheduler *s)
     }
     __atomic_store_n(&s->stopping, true, __ATOMIC_RELEASE);
     th_schedq_shutdown(s->queue);
-    if (s->pods_informer) {
+    if (s->started) {
         (void)pthread_join(s->thread, NULL);
-        th_informer_stop(s->pods_informer);
     }
-    if (s->nodes_informer) {
-        th_informer_stop(s->nodes_informer);
-    }
+    th_informer_stop(s->nodes_informer);
+    th_informer_stop(s->namespaces_informer);
+    th_informer_stop(s->pods_informer);
+    th_informer_stop(s->pdbs_informer);
     th_recorder_free(s->recorder);
     th_schedq_free(s->queue);
-    th_hmap_done(&s->nodes);
-    th_hmap_done(&s->pods);
+    th_picture_done(&s->picture);
     pthread_mutex_destroy(&s->lock);
     free(s->name);
     free(s);

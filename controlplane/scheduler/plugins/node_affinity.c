@@ -1,28 +1,32 @@
 /* NodeAffinity: nodeSelector and required affinity filter, preferred affinity scores. */
 #include "controlplane/scheduler/plugin.h"
-#include "controlplane/schema/selector.h"
 
-static const char *filter(const struct th_sched_ctx *c, const struct th_node_info *n, char *buf,
-                          char **ret_more)
+bool th_sched_node_matches(const struct th_sched_ctx *c, const struct th_node_info *n)
 {
-    static const char why[] = "node(s) didn't match Pod's node affinity/selector";
-    (void)buf;
-    (void)ret_more;
     const struct th_json *labels = th_json_path(n->obj, "metadata.labels");
     struct th_json_iter it = TH_JSON_ITER(th_json_path(c->pod, "spec.nodeSelector"));
     while (th_json_next(&it)) {
         if (!th_streq(th_json_str(th_json_get(labels, it.name)), th_json_str(it.value))) {
-            return why;
+            return false;
         }
     }
-    if (c->has_required && !th_node_selector_matches(c->required, labels, n->name)) {
-        return why;
-    }
-    return NULL;
+    return !c->required || th_node_selector_matches(c->required, labels, n->name);
 }
 
-static int64_t score(const struct th_sched_ctx *c, const struct th_node_info *n)
+static enum th_fit filter(const struct th_sched_ctx *c, const void *state,
+                          const struct th_node_info *n, char **ret_why)
 {
+    (void)state;
+    if (th_sched_node_matches(c, n)) {
+        return TH_FIT;
+    }
+    *ret_why = th_xstrdup("node(s) didn't match Pod's node affinity/selector");
+    return TH_UNFIT_FOR_CERTAIN;
+}
+
+static int64_t score(const struct th_sched_ctx *c, const void *state, const struct th_node_info *n)
+{
+    (void)state;
     const struct th_json *list = th_json_path(
         c->pod, "spec.affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution");
     int64_t sum = 0;
@@ -43,5 +47,5 @@ const struct th_sched_plugin th_sched_node_affinity = {
     .filter = filter,
     .score = score,
     .weight = 2,
-    .normalize = true,
+    .normalize = TH_NORM_MAX,
 };

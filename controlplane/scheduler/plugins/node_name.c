@@ -1,15 +1,16 @@
 /* NodeName: a pod that names its node fits nowhere else. */
 #include "controlplane/scheduler/plugin.h"
 
-static const char *filter(const struct th_sched_ctx *c, const struct th_node_info *n, char *buf,
-                          char **ret_more)
+static enum th_fit filter(const struct th_sched_ctx *c, const void *state,
+                          const struct th_node_info *n, char **ret_why)
 {
-    (void)buf;
-    (void)ret_more;
+    (void)state;
     const char *wanted = th_json_path_str(c->pod, "spec.nodeName");
-    return !wanted || !*wanted || th_streq(wanted, n->name)
-               ? NULL
-               : "node(s) didn't match the requested node name";
+    if (!wanted || !*wanted || th_streq(wanted, n->name)) {
+        return TH_FIT;
+    }
+    *ret_why = th_xstrdup("node(s) didn't match the requested node name");
+    return TH_UNFIT_FOR_CERTAIN;
 }
 
 const struct th_sched_plugin th_sched_node_name = {

@@ -7,22 +7,23 @@ static bool clash(const struct th_host_port *a, const struct th_host_port *b)
            (!*a->ip || !*b->ip || th_streq(a->ip, b->ip));
 }
 
-static const char *filter(const struct th_sched_ctx *c, const struct th_node_info *n, char *buf,
-                          char **ret_more)
+static enum th_fit filter(const struct th_sched_ctx *c, const void *state,
+                          const struct th_node_info *n, char **ret_why)
 {
-    (void)buf;
-    (void)ret_more;
+    (void)state;
     for (size_t p = 0; p < n->n_pods && c->ports.n; p++) {
         const struct th_host_ports *taken = &n->pods[p]->ports;
-        for (size_t i = 0; i < taken->n; i++) {
+        for (size_t i = 0; i < taken->n && !n->pods[p]->removed; i++) {
             for (size_t k = 0; k < c->ports.n; k++) {
                 if (clash(&taken->v[i], &c->ports.v[k])) {
-                    return "node(s) didn't have free ports for the requested pod ports";
+                    *ret_why =
+                        th_xstrdup("node(s) didn't have free ports for the requested pod ports");
+                    return TH_UNFIT;
                 }
             }
         }
     }
-    return NULL;
+    return TH_FIT;
 }
 
 const struct th_sched_plugin th_sched_node_ports = {

@@ -2,19 +2,20 @@
 #include "controlplane/scheduler/plugin.h"
 #include "controlplane/schema/toleration.h"
 
-static const char *filter(const struct th_sched_ctx *c, const struct th_node_info *n, char *buf,
-                          char **ret_more)
+static enum th_fit filter(const struct th_sched_ctx *c, const void *state,
+                          const struct th_node_info *n, char **ret_why)
 {
-    (void)buf;
-    (void)ret_more;
+    (void)state;
     if (!th_json_path_bool(n->obj, "spec.unschedulable", false)) {
-        return NULL;
+        return TH_FIT;
     }
     struct th_json *taint TH_AUTO(th_json) =
         th_json_build("{'key':'node.kubernetes.io/unschedulable','effect':'NoSchedule'}");
-    return th_tolerates(th_json_path(c->pod, "spec.tolerations"), taint)
-               ? NULL
-               : "node(s) were unschedulable";
+    if (th_tolerates(th_json_path(c->pod, "spec.tolerations"), taint)) {
+        return TH_FIT;
+    }
+    *ret_why = th_xstrdup("node(s) were unschedulable");
+    return TH_UNFIT_FOR_CERTAIN;
 }
 
 const struct th_sched_plugin th_sched_node_unschedulable = {
