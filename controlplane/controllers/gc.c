@@ -443,30 +443,61 @@ static int delete_dependent(struct th_ctrl *c, const struct node *n, bool owner_
     return delete_node(c, n, "Foreground", err);
 }
 
+/* Whether the graph alone says that nothing is to be done: all owners are there and none waits. */
+static bool is_settled(struct graph *g, const struct node *n)
+{
+    for (size_t i = 0; i < n->n_owners; i++) {
+        struct known k = look_up(g, n, &n->owners[i]);
+        if (!k.there || k.waiting || k.elsewhere) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The object as it is now: what the graph knows of its owners may be old, and that must not cost it
+ * its life. NULL when it is gone. */
+static int ask_afresh(struct th_ctrl *c, const struct node *n, struct node **ret,
+                      struct th_err *err)
+{
+    struct th_json *live TH_AUTO(th_json) = NULL;
+    int r = th_client_get(th_ctrl_client(c), th_rl_gvr(n->r), n->ns, n->name, &live, err);
+    *ret = NULL;
+    if (r == -TH_R_NOT_FOUND) {
+        th_err_done(err);
+        return 0;
+    }
+    TH_TRY(r);
+    if (th_streq(th_json_path_str(live, "metadata.uid"), n->uid)) {
+        *ret = node_new(n->r, live);
+    }
+    return 0;
+}
+
 static int check_dependent(struct th_ctrl *c, const char *uid, struct th_err *err)
 {
-    struct node *n TH_CLEANUP(node_auto) = node_copy(th_ctrl_state(c), uid);
+    struct node *known TH_CLEANUP(node_auto) = node_copy(th_ctrl_state(c), uid);
+    if (!known || known->n_owners == 0 || known->deleting || is_settled(th_ctrl_state(c), known)) {
+        return 0;
+    }
+    struct node *n TH_CLEANUP(node_auto) = NULL;
+    TH_TRY(ask_afresh(c, known, &n, err));
     if (!n || n->n_owners == 0 || n->deleting) {
         return 0;
     }
     size_t solid = 0, waiting = 0;
-    struct th_strv gone TH_CLEANUP(th_strv_done) = TH_STRV_INIT;
-    struct th_strv left TH_CLEANUP(th_strv_done) = TH_STRV_INIT;
+    struct th_strv let_go TH_CLEANUP(th_strv_done) = TH_STRV_INIT;
     for (size_t i = 0; i < n->n_owners; i++) {
         enum owner_state s;
         TH_TRY(owner_state(c, n, &n->owners[i], &s, err));
         solid += s == OWNER_SOLID;
         waiting += s == OWNER_WAITING;
         if (s != OWNER_SOLID) {
-            th_strv_add(s == OWNER_GONE ? &gone : &left, n->owners[i].uid);
+            th_strv_add(&let_go, n->owners[i].uid);
         }
     }
-    if (solid > 0) {
-        for (size_t i = 0; i < left.n; i++) {
-            th_strv_add(&gone,
-                        left.v[i]); /* an owner in foreground deletion need not wait for us */
-        }
-        return gone.n ? remove_refs(c, n, &gone, err) : 0;
+    if (solid > 0) { /* an owner in foreground deletion need not wait for us then */
+        return let_go.n ? remove_refs(c, n, &let_go, err) : 0;
     }
     return delete_dependent(c, n, waiting > 0, err);
 }

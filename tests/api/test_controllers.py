@@ -67,6 +67,7 @@ class Controllers(Scene, unittest.TestCase):
         self.d, self.rs, self.pods, self.cms = base + "deployments", base + "replicasets", core + "pods", core + "configmaps"
         self.svcs, self.slices = core + "services", "/apis/discovery.k8s.io/v1/namespaces/%s/endpointslices" % self.ns
         self.eps = core + "endpoints"
+        self.wait("account", lambda: self.get(core + "serviceaccounts/default"))
 
     def tearDown(self):
         self.c.api("DELETE", "/api/v1/namespaces/" + self.ns)
@@ -290,7 +291,7 @@ class Controllers(Scene, unittest.TestCase):
         self.drop(self.pods + "/" + gone["metadata"]["name"])
         self.wait("replaced", lambda: gone["metadata"]["name"] not in self.names(self.pods) and len(self.items(self.pods)) == 2)
         self.full(2)
-        self.assertEqual(len(self.events(self.ns, "SuccessfulCreate")), 3)
+        self.wait("3 events", lambda: len(self.events(self.ns, "SuccessfulCreate")) == 3)
 
     def test_pods_that_ended_are_replaced_and_not_counted(self):
         self.make(self.rs, replicaset(replicas=1))
