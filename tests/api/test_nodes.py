@@ -11,7 +11,7 @@ NODES = "/api/v1/nodes/"
 
 class Nodes(Scene, unittest.TestCase):
     def setUp(self):
-        self.c = Cluster(extra=["--controllers", "all", "--node-monitor-period", "200ms", "--node-monitor-grace-period", "4s"])
+        self.c = Cluster(extra=["--controllers", "all", "--node-monitor-period", "200ms", "--node-monitor-grace-period", "6s"])
         self.player = Player(self.c, nodes=("n1", "n2"))
 
     def tearDown(self):
@@ -40,7 +40,7 @@ class Nodes(Scene, unittest.TestCase):
                                                           ("node.kubernetes.io/unreachable", "NoExecute")})
         self.assertIn("NotReady", self.c.kubectl("get", "node", "n1"))
         self.wait("4 ready on the other", lambda: ready_on("n2"))
-        self.assertEqual(self.taints("n2"), set())
+        self.wait("no taints on the other", lambda: self.taints("n2") == set())
         self.player.dead.discard("n1")
         self.c.api("PATCH", NODES + "n1/status", {"status": {"conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady"}]}},
                    headers={"Content-Type": "application/strategic-merge-patch+json"})
@@ -54,7 +54,7 @@ class Nodes(Scene, unittest.TestCase):
         self.wait("3 ready", lambda: len([p for p in self.items(PODS) if self.condition(p, "Ready").get("status") == "True"]) == 3)
         out = self.c.kubectl("drain", "n1", "--timeout=30s")
         self.assertIn("node/n1 drained", out)
-        self.assertEqual(self.taints("n1"), {("node.kubernetes.io/unschedulable", "NoSchedule")})
+        self.wait("taint", lambda: self.taints("n1") == {("node.kubernetes.io/unschedulable", "NoSchedule")})
         self.wait("3 on the other", lambda: [p["spec"].get("nodeName") for p in self.items(PODS)] == ["n2"] * 3)
         self.c.kubectl("uncordon", "n1")
         self.wait("no taint", lambda: self.taints("n1") == set())
