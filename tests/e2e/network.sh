@@ -141,6 +141,11 @@ expect host \
     "tcp:$(external_ip lb-local):18080" "$echo_ $node 8080"
 [ -z "$(node_port lb-plain 0)" ]
 
+step "hostPort: pod, node, host"
+expect pod "tcp:$node:20080" "ok client $node 8080"
+expect node "tcp:127.0.0.1:20080" "ok client $node 8080" "udp:$node:20080" "ok client $node 8080"
+expect host "tcp:127.0.0.1:20080" "ok client $node 8080" "udp:127.0.0.1:20080" "ok client $node 8080"
+
 step "healthCheckNodePort"
 check=$(field svc lb-local .spec.healthCheckNodePort)
 expect node "http:http://127.0.0.1:$check/x" \
@@ -182,15 +187,25 @@ expect pod lookup:echo "$E" lookup:echo.net "$E" lookup:kubernetes.default 10.96
 
 step "session affinity holds, and ends with its time"
 S=$(cluster_ip sticky)
-hit() { from_pod "tcp:$S:80" | cut -d' ' -f4; }
-first=$(hit)
-for _ in 1 2 3 4 5 6; do
-    [ "$(hit)" = "$first" ]
+hits() { from_pod "$@" | cut -d' ' -f4 | sort -u; }
+held= spec="tcp:$S:80"
+for _ in 1 2 3 4 5; do # on a busy machine two commands may be further apart than the timeout of 3 s
+    began=$(date +%s%N)
+    first=$(hits $spec)
+    rest=$(hits $spec $spec $spec $spec $spec $spec $spec $spec)
+    if [ $(($(date +%s%N) - began)) -lt 2500000000 ]; then
+        [ "$rest" = "$first" ] || { echo "affinity: $first, then $rest" >&2; exit 1; }
+        held=1
+        break
+    fi
 done
-# the timeout is 2 s and each connection begins it anew: other pods get their turn only after a pause
-other() { sleep 2.3; [ "$(hit)" != "$first" ]; }
-for _ in 1 2 3 4 5 6 7 8; do ! other || { moved=1; break; }; done
-[ "${moved:-}" = 1 ]
+[ -n "$held" ] || echo "   this machine is too busy to see that affinity holds"
+moved=
+for _ in 1 2 3 4 5 6 7 8; do # another endpoint is chosen by chance, so now and then the same again
+    sleep 3.3
+    [ "$(hits $spec)" = "$first" ] || { moved=1; break; }
+done
+[ -n "$moved" ]
 
 step "endpoints that go: UDP flows move on, affinity of the others stays, host ports close and open"
 kn scale deploy/echo --replicas=0

@@ -214,6 +214,17 @@ static void names_of_the_cluster_have_these_records(void **arg)
     th_dns_db_free(db);
 }
 
+static void before_the_first_state_names_are_not_denied(void **arg)
+{
+    (void)arg;
+    struct th_dns_db *db = th_dns_db_new(&OPTS, NULL);
+    th_autofree char *got = ask_db(db, "web.shop.svc.cluster.local", "A", (struct ask){0}, NULL);
+    assert_string_equal(got, "SERVFAIL");
+    th_autofree char *other = ask_db(db, "www.example.com", "A", (struct ask){0}, NULL);
+    assert_string_equal(other, "not ours");
+    th_dns_db_free(db);
+}
+
 static void external_names_lead_outside_and_loops_end(void **arg)
 {
     (void)arg;
@@ -524,6 +535,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names_of_the_cluster_have_these_records),
+        cmocka_unit_test(before_the_first_state_names_are_not_denied),
         cmocka_unit_test(external_names_lead_outside_and_loops_end),
         cmocka_unit_test(long_answers_are_cut_for_udp_only),
         cmocka_unit_test(messages_that_are_no_questions_get_the_code_that_says_so),

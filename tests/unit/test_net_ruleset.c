@@ -38,6 +38,7 @@ static struct th_net_state *state_of(struct th_json *docs)
     struct th_net_state *st = th_net_state_new(lists[0], lists[1], lists[2]);
     st->policies = lists[3];
     st->pods = lists[4];
+    st->own_pods = th_json_ref(lists[4]); /* hostPorts are given to pods of here only */
     return st;
 }
 

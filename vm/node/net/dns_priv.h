@@ -32,6 +32,7 @@ void th_dns_fail(const struct th_dns_q *q, ldns_pkt_rcode rcode, int ede, const 
 /* ---- dnsdb.c: the cluster's records ---- */
 
 struct th_dns_db;
+/* st NULL: nothing is known yet, every name of the cluster is SERVFAIL. */
 struct th_dns_db *th_dns_db_new(const struct th_net_opts *o, const struct th_net_state *st);
 void th_dns_db_free(struct th_dns_db *db); /* NULL-safe */
 /* NULL: not a name of the cluster. *ret_chase: the answer ends with this name outside of it, whose

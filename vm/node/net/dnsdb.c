@@ -11,7 +11,8 @@
  * and reverse names of the cluster's own networks, is NXDOMAIN. Answers without data carry the SOA,
  * by which resolvers keep them five seconds. There is no IPv6: AAAA of a name that exists is an empty
  * answer. Owners in answers are written as the client wrote them (some mix cases to see whether the
- * answer is theirs). Addresses come in another order each time, as many clients take the first. */
+ * answer is theirs). Before the first state is known, after a start, it is SERVFAIL: clients ask again,
+ * while a name that does not exist is remembered. Addresses come in another order each time, as many clients take the first. */
 #include "base/json/json.h"
 #include "base/rand.h"
 #include "vm/node/net/dns_priv.h"
@@ -29,6 +30,7 @@ struct th_dns_db {
     char *domain; /* "cluster.local", lower case */
     struct th_strv zones; /* the domain and reverse names of our networks */
     struct th_hmap names;
+    bool known; /* made from a state */
 };
 
 static void name_free(void *p)
@@ -206,6 +208,7 @@ struct th_dns_db *th_dns_db_new(const struct th_net_opts *o, const struct th_net
 {
     struct th_dns_db *db = TH_NEW(struct th_dns_db);
     db->domain = th_xstrdup(o->cluster_domain);
+    db->known = st != NULL;
     th_hmap_init(&db->names, name_free);
     th_strv_add(&db->zones, db->domain);
     add_reverse_zone(db, o->service_cidr);
@@ -369,6 +372,10 @@ ldns_pkt *th_dns_db_answer(const struct th_dns_db *db, const struct th_dns_q *q,
         return NULL;
     }
     struct reply r = {.db = db, .p = th_dns_begin(q), .type = q->type};
+    if (!db->known) {
+        ldns_pkt_set_rcode(r.p, LDNS_RCODE_SERVFAIL);
+        return r.p;
+    }
     ldns_pkt_set_aa(r.p, true);
     th_autofree char *name = th_xstrdup(q->name), *next = NULL;
     bool exists = fill(&r, name, ldns_rr_owner(q->rr), &next);

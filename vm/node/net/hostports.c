@@ -1,8 +1,9 @@
-/* Host ports: every port of a LoadBalancer or NodePort Service is asked for on the host.
+/* Host ports: every port of a LoadBalancer or NodePort Service, and every hostPort of a pod, is asked
+ * for on the host.
  *
  * A LoadBalancer Service gets the host address 127.(96+k).A.B that belongs to its ClusterIP
- * 10.96.A.B and its own port numbers, which lead to the entry ports of the node (state.c); a node
- * port, and a healthCheckNodePort, gets 127.0.0.1 and its own number. The host answers over the ports
+ * 10.96.A.B and its own port numbers, which lead to the entry ports of the node (state.c); node
+ * ports, healthCheckNodePorts and hostPorts get 127.0.0.1 and their own numbers. The host answers over the ports
  * endpoint (vm/launcher/protocol.h), one JSON line each way, and may refuse or give another port;
  * then the Service's status says so, and an Event.
  *
@@ -192,6 +193,17 @@ static struct fwd *fwd_of(struct th_hostports *h, const struct th_json *svc, siz
                : NULL;
 }
 
+static void want_host_port(void *arg, const struct th_json *pod, const struct th_json *port)
+{
+    const char *at = th_json_path_str(port, "hostIP"), *proto = th_proto_of(port);
+    int number = (int)th_json_path_int(port, "hostPort", 0);
+    bool open = !at || !*at || th_streq(at, "0.0.0.0") || th_streq(at, ((struct th_hostports *)arg)->n->o.node_ip);
+    (void)pod;
+    if (open && !th_streq(proto, "sctp")) {
+        (void)want(arg, "127.0.0.1", number, number, proto, true);
+    }
+}
+
 static void mark(struct th_hostports *h, const struct th_json *svcs)
 {
     struct th_hmap_entry *e;
@@ -209,6 +221,7 @@ static void mark(struct th_hostports *h, const struct th_json *svcs)
             (void)want(h, "127.0.0.1", health, health, "tcp", true);
         }
     }
+    th_host_ports(h->now, want_host_port, h);
 }
 
 /* Opens, closes or gives back one forward; false when it has to be tried again. *ret_gone: it is no

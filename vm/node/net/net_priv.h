@@ -50,11 +50,12 @@ int th_link_lo_addr(const char *ip, struct th_err *err); /* ip/32 on lo of this 
 struct th_json;
 struct th_net_state {
     struct th_json *services, *namespaces; /* arrays, by name */
-    struct th_json *policies, *pods;       /* likewise; pods only when there are policies */
+    struct th_json *own_pods;              /* of this node */
+    struct th_json *policies, *pods;       /* pods of all nodes, only when there are policies */
     struct th_hmap by_service;             /* "ns/name" -> array of its IPv4 EndpointSlices */
 };
 /* Takes the arrays, any of which may be NULL, and writes entry ports into services. The caller adds
- * policies and pods. */
+ * the other members. */
 struct th_net_state *th_net_state_new(struct th_json *services, struct th_json *slices,
                                       struct th_json *namespaces);
 void th_net_state_free(struct th_net_state *st); /* NULL-safe */
@@ -77,6 +78,9 @@ struct th_nft_table *th_ruleset_new(const struct th_net_opts *o, const struct th
 size_t th_local_endpoints(const struct th_net_opts *o, const struct th_net_state *st,
                           const struct th_json *svc);
 
+/* Calls fn for each container port with a hostPort of this node's pods. */
+void th_host_ports(const struct th_net_state *st,
+                   void (*fn)(void *arg, const struct th_json *pod, const struct th_json *port), void *arg);
 /* Is there an endpoint that a connection to this port of the Service could get to? */
 bool th_port_usable(const struct th_net_opts *o, const struct th_net_state *st, const struct th_json *svc,
                     const struct th_json *port);

@@ -10,6 +10,7 @@
  *                              endpoints, others only those of this node
  *   fw-…                       loadBalancerSourceRanges: who may go on to ext or svc
  *   ep-…/IP/PORT               sessionAffinity ClientIP: notes the client, then goes to the endpoint
+ *   hostport-PROTO/PORT        the pod of this node that has this hostPort
  *   refuse                     TCP reset, or ICMP port unreachable
  *
  * Addresses without endpoints, and ports that a Service does not have, are refused at once, from
@@ -387,6 +388,56 @@ static void service(struct gen *g, const struct th_json *svc)
     }
 }
 
+/* ---- host ports of pods ---- */
+
+void th_host_ports(const struct th_net_state *st,
+                   void (*fn)(void *arg, const struct th_json *pod, const struct th_json *port), void *arg)
+{
+    for (size_t i = 0; i < th_json_len(st->own_pods); i++) {
+        const struct th_json *pod = th_json_at(st->own_pods, i);
+        const char *phase = th_json_path_str(pod, "status.phase");
+        struct th_json *containers = th_json_path(pod, "spec.containers");
+        if (!th_is_ip4(th_json_path_str(pod, "status.podIP")) || th_streq(phase, "Succeeded") ||
+            th_streq(phase, "Failed") || th_json_path_bool(pod, "spec.hostNetwork", false)) {
+            continue;
+        }
+        for (size_t k = 0; k < th_json_len(containers); k++) {
+            struct th_json *ports = th_json_get(th_json_at(containers, k), "ports");
+            for (size_t m = 0; m < th_json_len(ports); m++) {
+                const struct th_json *p = th_json_at(ports, m);
+                int64_t host = th_json_path_int(p, "hostPort", 0), own = th_json_path_int(p, "containerPort", 0);
+                if (host > 0 && host < 65536 && own > 0 && own < 65536) {
+                    fn(arg, pod, p);
+                }
+            }
+        }
+    }
+}
+
+static void host_port(void *arg, const struct th_json *pod, const struct th_json *port)
+{
+    struct gen *g = arg;
+    const char *ip = th_json_path_str(pod, "status.podIP"), *at = th_json_path_str(port, "hostIP");
+    const char *proto = th_proto_of(port);
+    int number = (int)th_json_path_int(port, "hostPort", 0);
+    bool any = !at || !*at || th_streq(at, "0.0.0.0");
+    if (!any && !th_is_ip4(at)) {
+        return;
+    }
+    th_autofree char *verdict =
+        th_xasprintf("goto hostport-%s%s%s/%d", any ? "" : at, any ? "" : "/", proto, number);
+    th_autofree char *key = any ? th_xasprintf("%s . %d", proto, number)
+                                : th_xasprintf("%s . %s . %d", at, proto, number);
+    if (th_nft_element(g->t, any ? "hostports" : "services", key, verdict)) {
+        const char *chain = verdict + strlen("goto ");
+        th_autofree char *self = th_xasprintf("%s . %s", ip, ip);
+        th_nft_chain(g->t, chain, NULL);
+        th_nft_rule(g->t, chain, "meta l4proto %s dnat ip to %s:%d", proto, ip,
+                    (int)th_json_path_int(port, "containerPort", 0));
+        (void)th_nft_element(g->t, "hairpin", self, NULL);
+    }
+}
+
 /* ---- what is always there ---- */
 
 static void frame(struct gen *g)
@@ -395,6 +446,7 @@ static void frame(struct gen *g)
     const struct th_net_opts *o = g->o;
     th_nft_set(t, "services", true, SERVICE_TYPE " : verdict");
     th_nft_set(t, "nodeports", true, "type inet_proto . inet_service : verdict");
+    th_nft_set(t, "hostports", true, "type inet_proto . inet_service : verdict");
     th_nft_set(t, "entries", true, "type inet_proto . inet_service : verdict");
     th_nft_set(t, "cluster_ips", false, "type ipv4_addr");
     th_nft_set(t, "hairpin", false, "type ipv4_addr . ipv4_addr");
@@ -409,6 +461,7 @@ static void frame(struct gen *g)
     th_nft_rule(t, "dispatch", "ip daddr %s return", o->cluster_dns);
     th_nft_rule(t, "dispatch", "ip daddr %s drop", o->service_cidr);
     th_nft_rule(t, "dispatch", "ip daddr %s goto refuse", TH_LB_INSIDE_CIDR);
+    th_nft_rule(t, "dispatch", "fib daddr type local meta l4proto . th dport vmap @hostports");
     th_nft_rule(t, "dispatch", "fib daddr type local meta l4proto . th dport vmap @nodeports");
     th_nft_rule(t, "dispatch", "fib daddr type local ip saddr != %s meta l4proto . th dport vmap @entries",
                 o->pod_cidr);
@@ -431,6 +484,7 @@ struct th_nft_table *th_ruleset_new(const struct th_net_opts *o, const struct th
     for (size_t i = 0; i < th_json_len(st->services); i++) {
         service(&g, th_json_at(st->services, i));
     }
+    th_host_ports(st, host_port, &g);
     th_policy_add(g.t, o, st);
     return g.t;
 }
@@ -490,11 +544,31 @@ static void ways_of(struct gen *g, struct svcport *s, struct th_hmap *ways, stru
     free(s->all.v);
 }
 
+struct ways {
+    struct th_hmap *ways;
+    struct th_buf *text;
+};
+
+static void host_way(void *arg, const struct th_json *pod, const struct th_json *port)
+{
+    struct ways *w = arg;
+    const char *at = th_json_path_str(port, "hostIP");
+    struct ep end = {.port = (int)th_json_path_int(port, "containerPort", 0)};
+    struct eps one = {.v = &end, .n = 1};
+    (void)snprintf(end.ip, sizeof(end.ip), "%s", th_json_path_str(pod, "status.podIP"));
+    if (th_streq(th_proto_of(port), "udp")) {
+        way(w->ways, !at || !*at || th_streq(at, "0.0.0.0") ? "*" : at,
+            th_json_path_int(port, "hostPort", 0), &one, w->text);
+    }
+}
+
 void th_ruleset_udp(const struct th_net_opts *o, const struct th_net_state *st, struct th_hmap *ways,
                     struct th_buf *text)
 {
     struct gen g = {.o = o, .st = st};
+    struct ways w = {ways, text};
     th_hmap_init(ways, ways_free);
+    th_host_ports(st, host_way, &w);
     for (size_t i = 0; i < th_json_len(st->services); i++) {
         const struct th_json *svc = th_json_at(st->services, i);
         struct th_json *ports = th_is_ip4(th_json_path_str(svc, "spec.clusterIP"))

@@ -19,7 +19,7 @@
 #define RETRY_MAX_MS 30000
 #define SYNC_WAIT_MS 100
 
-enum { SERVICES, SLICES, NAMESPACES, POLICIES, INFORMERS };
+enum { SERVICES, SLICES, NAMESPACES, POLICIES, OWN_PODS, INFORMERS };
 
 struct th_services {
     struct th_net *n;
@@ -124,6 +124,7 @@ static int rebuild(struct th_services *s)
 {
     struct th_net_state *st =
         th_net_state_new(all_of(s->inf[SERVICES]), all_of(s->inf[SLICES]), all_of(s->inf[NAMESPACES]));
+    st->own_pods = all_of(s->inf[OWN_PODS]);
     st->policies = all_of(s->inf[POLICIES]);
     st->pods = s->pods ? all_of(s->pods) : NULL;
     if (s->n->dns) {
@@ -163,7 +164,7 @@ static bool wait_change(struct th_services *s, int wait_ms)
     return !stop;
 }
 
-/* What policies look at; the rest of a pod changes often. */
+/* What policies and host ports look at; the rest of a pod changes often. */
 static void on_pod(void *arg, const struct th_json *old, const struct th_json *now)
 {
     static const char *const paths[] = {"metadata.labels", "status.podIP", "status.phase", "spec.nodeName"};
@@ -183,7 +184,7 @@ static bool note_one(void *arg, struct th_json *obj)
     return false;
 }
 
-/* Pods are watched only when there are policies about them. False: not known yet. */
+/* All pods are watched only when there are policies about them. False: not known yet. */
 static bool pods_known(struct th_services *s)
 {
     bool policies = false;
@@ -255,8 +256,10 @@ int th_services_start(struct th_net *n, struct th_services **ret, struct th_err 
         [SLICES] = {"discovery.k8s.io", "v1", "endpointslices"},
         [NAMESPACES] = {"", "v1", "namespaces"},
         [POLICIES] = {"networking.k8s.io", "v1", "networkpolicies"},
+        [OWN_PODS] = {"", "v1", "pods"},
     };
     struct th_services *s = TH_NEW(struct th_services);
+    th_autofree char *mine = th_xasprintf("spec.nodeName=%s", n->o.node_name);
     s->n = n;
     pthread_mutex_init(&s->mu, NULL);
     pthread_cond_init(&s->cond, NULL);
@@ -264,6 +267,10 @@ int th_services_start(struct th_net *n, struct th_services **ret, struct th_err 
     for (size_t i = 0; i < INFORMERS && r >= 0; i++) {
         struct th_informer_opts o = {
             .gvr = gvrs[i], .on_event = on_event, .on_synced = on_synced, .arg = s};
+        if (i == OWN_PODS) {
+            o.field_selector = mine;
+            o.on_event = on_pod;
+        }
         r = th_informer_start(n->o.client, &o, &s->inf[i], err);
     }
     int e = r < 0 ? 0 : pthread_create(&s->thread, NULL, services_thread, s);

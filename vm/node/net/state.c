@@ -85,6 +85,7 @@ void th_net_state_free(struct th_net_state *st)
         th_json_unref(st->services);
         th_json_unref(st->namespaces);
         th_json_unref(st->pods);
+        th_json_unref(st->own_pods);
         th_json_unref(st->policies);
         th_hmap_done(&st->by_service);
         free(st);
