@@ -71,6 +71,10 @@ int64_t th_json_as_int(const struct th_json *o, int64_t def); /* ints and integr
 double th_json_as_double(const struct th_json *o, double def);
 bool th_json_as_bool(const struct th_json *o, bool def);
 
+/* v as Go's %v shows a float64: shortest, the exponent form below 1e-4 and from 1e6
+ * on. buf has 48 bytes. */
+size_t th_json_format_double_g(double v, char *buf);
+
 /* Objects. th_json_has is true for a member that is null, th_json_get gives NULL for both. */
 size_t th_json_len(const struct th_json *o); /* members or elements; 0 for scalars */
 struct th_json *th_json_get(const struct th_json *o, const char *name);

@@ -31,7 +31,4 @@ int th_json_scan(const char *p, size_t n, size_t *ret_members, struct th_err *er
 void th_json_scan_dups(const char *p, size_t n, struct th_strv *dups);
 /* Shortest text that reads back as v, laid out as Go's encoding/json does; buf has 48 bytes. */
 size_t th_json_format_double(double v, char *buf);
-/* The same with Go's %g: the exponent form below 1e-4 and from 1e6 on, two digits in the exponent.
- */
-size_t th_json_format_double_g(double v, char *buf);
 #endif

@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "controlplane/api/customs.h"
 #include "controlplane/api/local.h"
 #include "controlplane/api/watch.h"
 #include "controlplane/schema/gotext.h"
@@ -60,6 +61,8 @@ int th_api_new(const struct th_api_opts *o, struct th_api **ret, struct th_err *
         th_api_free(a);
         return r;
     }
+    a->customs = th_custom_registry_new(a->store, a->client);
+    a->keeper = th_custom_keeper_new(a->store, a->client);
     *ret = a;
     return 0;
 }
@@ -69,6 +72,8 @@ void th_api_free(struct th_api *a)
     if (!a) {
         return;
     }
+    th_custom_keeper_free(a->keeper);
+    th_custom_registry_free(a->customs);
     th_client_free(a->client);
     th_authz_free(a->authz);
     th_authn_free(a->authn);
@@ -280,10 +285,90 @@ static const struct verb_row *find_verb(const struct th_call *c)
     return NULL;
 }
 
+struct th_customs *th_call_customs(struct th_call *c)
+{
+    if (!c->customs) {
+        c->customs = th_customs_get(c->api->customs);
+    }
+    return c->customs;
+}
+
+/* "/openapi/v3/apis/apps/v1": the document of a built-in group, which no definition changes. */
+static bool doc_stays(const char *key)
+{
+    static const char prefix[] = "/openapi/v3/";
+    if (!th_startswith(key, prefix)) {
+        return false;
+    }
+    const char *gv = key + strlen(prefix);
+    if (th_startswith(gv, "api/")) {
+        return true;
+    }
+    gv += strlen("apis/");
+    const char *g;
+    for (size_t i = 0; (g = th_group_at(i)); i++) {
+        size_t n = strlen(g);
+        if (n && strncmp(gv, g, n) == 0 && gv[n] == '/') {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void drop_docs(struct th_api *api)
+{
+    th_autostrv struct th_strv old = TH_STRV_INIT;
+    const struct th_hmap_entry *e;
+    for (size_t it = 0; (e = th_hmap_next(&api->cache, &it));) {
+        if (!doc_stays(e->key)) {
+            th_strv_add(&old, e->key);
+        }
+    }
+    for (size_t i = 0; i < old.n; i++) {
+        th_doc_free(th_hmap_remove(&api->cache, old.v[i]));
+    }
+}
+
+void th_call_lock_docs(struct th_call *c)
+{
+    for (;;) {
+        const struct th_customs *set = th_call_customs(c);
+        uint64_t serial = set ? set->serial : 0;
+        (void)pthread_mutex_lock(&c->api->lock);
+        if (serial > c->api->docs_serial) {
+            drop_docs(c->api);
+            c->api->docs_serial = serial;
+        }
+        if (serial == c->api->docs_serial) {
+            return;
+        }
+        (void)pthread_mutex_unlock(&c->api->lock); /* ours is older: take the new one */
+        th_customs_unref(c->customs);
+        c->customs = NULL;
+    }
+}
+
+const struct th_resource *th_call_resource_at(struct th_call *c, size_t i)
+{
+    const struct th_resource *r = th_resource_at(i);
+    if (r) {
+        return r;
+    }
+    size_t n = 0;
+    while (th_resource_at(n)) {
+        n++;
+    }
+    return th_customs_at(th_call_customs(c), i - n);
+}
+
 static int find_resource(struct th_call *c, struct th_err *err)
 {
     const struct th_route *r = &c->route;
     c->res = th_resource_find(r->group, r->version, r->plural);
+    if (!c->res && *r->group) {
+        c->res = th_customs_find(th_call_customs(c), r->group, r->version, r->plural,
+                                 c->req->id->system);
+    }
     if (!c->res || (!c->res->namespaced && r->ns) || (c->res->namespaced && r->name && !r->ns)) {
         return fail_unknown(err);
     }
@@ -296,6 +381,13 @@ static int find_resource(struct th_call *c, struct th_err *err)
         c->storage = th_resource_find(g, parts.v[1], parts.v[2]);
         TH_ASSERT(c->storage);
     }
+    if (c->res->storage_row) {
+        c->storage = c->res->storage_row;
+    }
+    if (c->res->custom && c->res->custom->warning) {
+        th_strv_add(&c->warnings, c->res->custom->warning);
+    }
+    c->ctx.res = c->res;
     c->kind = th_resource_kind(c->res);
     if (r->sub) {
         for (const struct th_subresource *s = c->res->subs; s && s->name; s++) {
@@ -413,6 +505,7 @@ static void call_done(struct th_call *c)
     th_route_done(&c->route);
     th_query_done(&c->query);
     th_strv_done(&c->warnings);
+    th_customs_unref(c->customs);
     free(c->manager);
     th_obj_unref(c->made);
 }

@@ -74,6 +74,11 @@ static int parse(struct th_call *c, const struct th_kind *k, const char *want, s
                            : th_yaml_parse_one(q->body.p, q->body.n, dups, &o, &local);
         break;
     case MEDIA_PROTOBUF: {
+        if (k && (k->type->flags & TH_TF_CUSTOM)) {
+            return th_fail(err, TH_R_UNSUPPORTED_MEDIA,
+                           "the body of the request was in an unknown format - accepted media "
+                           "types include: application/json, application/yaml");
+        }
         const struct th_kind *found = NULL;
         r = th_pb_decode(q->body.p, q->body.n, k, &found, &o, &local);
         break;
@@ -151,10 +156,20 @@ int th_decode_tree(struct th_call *c, const struct th_kind *k, struct th_json *o
     return th_schema_field_validation(c->fv, &unknown, dups, &c->warnings, err);
 }
 
+const struct th_kind *th_call_kind(const struct th_call *c, const char *group, const char *version,
+                                   const char *kind)
+{
+    const struct th_kind *own = c->res ? c->res->kind_row : NULL;
+    return own && th_streq(own->group, group) && th_streq(own->version, version) &&
+                   th_streq(own->kind, kind)
+               ? own
+               : th_kind_find(group, version, kind);
+}
+
 int th_decode_body(struct th_call *c, const char *group, const char *version, const char *kind,
                    bool dflt, struct th_json **ret, struct th_err *err)
 {
-    const struct th_kind *k = th_kind_find(group, version, kind);
+    const struct th_kind *k = th_call_kind(c, group, version, kind);
     th_autostrv struct th_strv dups = TH_STRV_INIT;
     TH_AUTO(th_json) struct th_json *o = NULL;
     TH_TRY(parse(c, k, kind, &dups, &o, err));

@@ -321,7 +321,9 @@ int th_verb_deletecollection(struct th_call *c, struct th_err *err)
                                           : th_xstrdup(c->res->version);
     TH_AUTO(th_json) struct th_json *list =
         th_json_build("{'kind':%o,'apiVersion':%s,'metadata':{'resourceVersion':%o},'items':%o}",
-                      th_json_stringf("%sList", c->res->kind), gv,
+                      c->res->list_kind ? th_json_string(c->res->list_kind)
+                                        : th_json_stringf("%sList", c->res->kind),
+                      gv,
                       th_json_stringf("%lld", (long long)l.rv), items);
     for (size_t i = 0; i < l.n; i++) {
         if (!th_select_matches(&sel, l.objs[i])) {

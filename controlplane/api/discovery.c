@@ -2,11 +2,12 @@
  *
  * Two forms of the same rows: the aggregated one (APIGroupDiscoveryList, v2 and v2beta1), which
  * kubectl and client-go ask for first at /api and /apis, and the one document per group version.
- * A document is built once and kept with its ETag; the rows are compiled in, so it stays right.
+ * A document is built once and kept with its ETag until the set of custom resources changes.
  */
 #include "controlplane/api/priv.h"
 
 #include "base/encode.h"
+#include "controlplane/api/customs.h"
 
 static const struct {
     unsigned bit;
@@ -30,6 +31,14 @@ static struct th_json *verbs_json(unsigned verbs)
     return a;
 }
 
+/* Of a definition that is being deleted, only what is allowed until it is gone. */
+static unsigned shown_verbs(const struct th_resource *r)
+{
+    const unsigned last = TH_VERB_GET | TH_VERB_LIST | TH_VERB_WATCH | TH_VERB_DELETE |
+                          TH_VERB_DELETECOLLECTION;
+    return r->custom && r->custom->crd->terminating ? r->verbs & last : r->verbs;
+}
+
 static void set_strings(struct th_json *o, const char *name, const char *const *list)
 {
     if (!list || !*list) {
@@ -47,26 +56,56 @@ static char *gv_name(const char *group, const char *version)
     return *group ? th_xasprintf("%s/%s", group, version) : th_xstrdup(version);
 }
 
-/* GA before beta before alpha, higher numbers first: v2, v1, v1beta1. */
-static int version_rank(const char *v)
+struct version {
+    bool known; /* v<number>[alpha|beta<number>] */
+    int stage;  /* 0 alpha, 1 beta, 2 GA */
+    long major, minor;
+};
+
+static struct version parse_version(const char *v)
 {
+    struct version r = {.stage = 2};
     char *end = NULL;
-    long major = strtol(v + 1, &end, 10);
-    int stage = th_startswith(end, "alpha") ? 0 : th_startswith(end, "beta") ? 1 : 2;
-    return stage * 1000 + (int)major;
+    if (*v != 'v' || v[1] < '1' || v[1] > '9') {
+        return r;
+    }
+    r.major = strtol(v + 1, &end, 10);
+    if (th_startswith(end, "alpha") || th_startswith(end, "beta")) {
+        r.stage = *end == 'b';
+        end += r.stage ? 4 : 5;
+        r.known = *end >= '1' && *end <= '9';
+        r.minor = strtol(end, &end, 10);
+        r.known = r.known && *end == '\0';
+        return r;
+    }
+    r.known = *end == '\0';
+    return r;
+}
+
+/* GA before beta before alpha, higher numbers first, other names last in their order. */
+static bool version_before(const char *a, const char *b)
+{
+    struct version x = parse_version(a), y = parse_version(b);
+    if (!x.known || !y.known) {
+        return x.known != y.known ? x.known : strcmp(a, b) < 0;
+    }
+    if (x.stage != y.stage) {
+        return x.stage > y.stage;
+    }
+    return x.major != y.major ? x.major > y.major : x.minor > y.minor;
 }
 
 /* The versions of a group, best first. */
-static void versions_of(const char *group, struct th_strv *ret)
+static void versions_of(struct th_call *c, const char *group, struct th_strv *ret)
 {
     const struct th_resource *r;
-    for (size_t i = 0; (r = th_resource_at(i)); i++) {
+    for (size_t i = 0; (r = th_call_resource_at(c, i)); i++) {
         if (th_streq(r->group, group) && !th_strv_has(ret, r->version)) {
             th_strv_add(ret, r->version);
         }
     }
     for (size_t i = 1; i < ret->n; i++) {
-        for (size_t k = i; k > 0 && version_rank(ret->v[k]) > version_rank(ret->v[k - 1]); k--) {
+        for (size_t k = i; k > 0 && version_before(ret->v[k], ret->v[k - 1]); k--) {
             char *t = ret->v[k];
             ret->v[k] = ret->v[k - 1];
             ret->v[k - 1] = t;
@@ -74,19 +113,42 @@ static void versions_of(const char *group, struct th_strv *ret)
     }
 }
 
+/* Group i: the built-in ones in their order, then those of custom resources by name. */
+static const char *group_at(struct th_call *c, size_t i)
+{
+    size_t n = 0;
+    while (th_group_at(n)) {
+        n++;
+    }
+    if (i < n) {
+        return th_group_at(i);
+    }
+    const struct th_customs *set = th_call_customs(c);
+    for (size_t k = 0; set && k < set->groups.n; k++) {
+        bool built_in = false;
+        for (size_t g = 0; g < n; g++) {
+            built_in = built_in || th_streq(th_group_at(g), set->groups.v[k]);
+        }
+        if (!built_in && i-- == n) {
+            return set->groups.v[k];
+        }
+    }
+    return NULL;
+}
+
 /* ---- one document per group version ---- */
 
-static struct th_json *api_resource_list(const char *group, const char *version)
+static struct th_json *api_resource_list(struct th_call *c, const char *group, const char *version)
 {
     struct th_json *list = th_json_array();
     const struct th_resource *r;
-    for (size_t i = 0; (r = th_resource_at(i)); i++) {
+    for (size_t i = 0; (r = th_call_resource_at(c, i)); i++) {
         if (!th_streq(r->group, group) || !th_streq(r->version, version)) {
             continue;
         }
         struct th_json *o = th_json_build(
             "{'name':%s,'singularName':%s,'namespaced':%b,'kind':%s,'verbs':%o}", r->plural,
-            r->singular, (int)r->namespaced, r->kind, verbs_json(r->verbs));
+            r->singular, (int)r->namespaced, r->kind, verbs_json(shown_verbs(r)));
         set_strings(o, "shortNames", r->short_names);
         set_strings(o, "categories", r->categories);
         if (r->storage_hash && *r->storage_hash) {
@@ -116,10 +178,10 @@ static struct th_json *api_resource_list(const char *group, const char *version)
                          gv, list);
 }
 
-static struct th_json *group_json(const char *group, bool top)
+static struct th_json *group_json(struct th_call *c, const char *group, bool top)
 {
     th_autostrv struct th_strv versions = TH_STRV_INIT;
-    versions_of(group, &versions);
+    versions_of(c, group, &versions);
     if (versions.n == 0) {
         return NULL;
     }
@@ -136,12 +198,12 @@ static struct th_json *group_json(const char *group, bool top)
     return o;
 }
 
-static struct th_json *group_list(void)
+static struct th_json *group_list(struct th_call *c)
 {
     struct th_json *groups = th_json_array();
     const char *g;
-    for (size_t i = 0; (g = th_group_at(i)); i++) {
-        struct th_json *o = *g ? group_json(g, false) : NULL;
+    for (size_t i = 0; (g = group_at(c, i)); i++) {
+        struct th_json *o = *g ? group_json(c, g, false) : NULL;
         if (o) {
             th_json_append(groups, o);
         }
@@ -161,7 +223,7 @@ static struct th_json *resource_discovery(const struct th_resource *r)
     struct th_json *o = th_json_build(
         "{'resource':%s,'responseKind':%o,'scope':%s,'singularResource':%s,'verbs':%o}", r->plural,
         kind_json(r->group, r->version, r->kind), r->namespaced ? "Namespaced" : "Cluster",
-        r->singular, verbs_json(r->verbs));
+        r->singular, verbs_json(shown_verbs(r)));
     set_strings(o, "shortNames", r->short_names);
     set_strings(o, "categories", r->categories);
     struct th_json *subs = th_json_array();
@@ -178,10 +240,10 @@ static struct th_json *resource_discovery(const struct th_resource *r)
     return o;
 }
 
-static struct th_json *group_discovery(const char *group)
+static struct th_json *group_discovery(struct th_call *c, const char *group)
 {
     th_autostrv struct th_strv versions = TH_STRV_INIT;
-    versions_of(group, &versions);
+    versions_of(c, group, &versions);
     if (versions.n == 0) {
         return NULL;
     }
@@ -189,7 +251,7 @@ static struct th_json *group_discovery(const char *group)
     for (size_t i = 0; i < versions.n; i++) {
         struct th_json *resources = th_json_array();
         const struct th_resource *r;
-        for (size_t k = 0; (r = th_resource_at(k)); k++) {
+        for (size_t k = 0; (r = th_call_resource_at(c, k)); k++) {
             if (th_streq(r->group, group) && th_streq(r->version, versions.v[i])) {
                 th_json_append(resources, resource_discovery(r));
             }
@@ -204,12 +266,12 @@ static struct th_json *group_discovery(const char *group)
     return th_json_build("{'metadata':%o,'versions':%o}", meta, list);
 }
 
-static struct th_json *aggregated(bool core, const char *version)
+static struct th_json *aggregated(struct th_call *c, bool core, const char *version)
 {
     struct th_json *items = th_json_array();
     const char *g;
-    for (size_t i = 0; (g = th_group_at(i)); i++) {
-        struct th_json *o = core == (*g == '\0') ? group_discovery(g) : NULL;
+    for (size_t i = 0; (g = group_at(c, i)); i++) {
+        struct th_json *o = core == (*g == '\0') ? group_discovery(c, g) : NULL;
         if (o) {
             th_json_append(items, o);
         }
@@ -276,10 +338,10 @@ static int serve_aggregated(struct th_call *c, bool core)
             continue;
         }
         const char *key = core ? forms[i].core_key : forms[i].key;
-        (void)pthread_mutex_lock(&c->api->lock);
+        th_call_lock_docs(c);
         const struct th_doc *d = th_hmap_get(&c->api->cache, key);
         if (!d) {
-            d = keep(c, key, aggregated(core, forms[i].v));
+            d = keep(c, key, aggregated(c, core, forms[i].v));
         }
         th_doc_respond(c, d, forms[i].type);
         (void)pthread_mutex_unlock(&c->api->lock);
@@ -312,7 +374,7 @@ static struct th_json *api_versions(const struct th_api *api)
     return o;
 }
 
-static struct th_json *root_paths(void)
+static struct th_json *root_paths(struct th_call *c)
 {
     struct th_json *paths = th_json_array();
     static const char *const fixed[] = {"/.well-known/openid-configuration", "/api", "/api/v1",
@@ -321,9 +383,9 @@ static struct th_json *root_paths(void)
         th_json_append_str(paths, fixed[i]);
     }
     const char *g;
-    for (size_t i = 0; (g = th_group_at(i)); i++) {
+    for (size_t i = 0; (g = group_at(c, i)); i++) {
         th_autostrv struct th_strv versions = TH_STRV_INIT;
-        versions_of(g, &versions);
+        versions_of(c, g, &versions);
         if (!*g || versions.n == 0) {
             continue;
         }
@@ -358,22 +420,22 @@ int th_discovery_serve(struct th_call *c, struct th_err *err)
         }
     }
     if (n == 0) {
-        return respond(c, root_paths(), err);
+        return respond(c, root_paths(c), err);
     }
     if (th_streq(p[0], "api")) {
         if (n == 1) {
             return serve_aggregated(c, true) ? 1 : respond(c, api_versions(c->api), err);
         }
-        return n == 2 ? respond(c, api_resource_list("", p[1]), err) : 0;
+        return n == 2 ? respond(c, api_resource_list(c, "", p[1]), err) : 0;
     }
     if (th_streq(p[0], "apis")) {
         if (n == 1) {
-            return serve_aggregated(c, false) ? 1 : respond(c, group_list(), err);
+            return serve_aggregated(c, false) ? 1 : respond(c, group_list(c), err);
         }
         if (n == 2) {
-            return respond(c, group_json(p[1], true), err);
+            return respond(c, group_json(c, p[1], true), err);
         }
-        return n == 3 ? respond(c, api_resource_list(p[1], p[2]), err) : 0;
+        return n == 3 ? respond(c, api_resource_list(c, p[1], p[2]), err) : 0;
     }
     return 0;
 }

@@ -316,7 +316,8 @@ static int respond_list(struct th_call *c, struct th_store_list *l, const char *
     th_autofree char *own_gv = *c->res->group
                                    ? th_xasprintf("%s/%s", c->res->group, c->res->version)
                                    : th_xstrdup(c->res->version);
-    th_autofree char *own_kind = th_xasprintf("%sList", c->res->kind);
+    th_autofree char *own_kind = c->res->list_kind ? th_xstrdup(c->res->list_kind)
+                                                   : th_xasprintf("%sList", c->res->kind);
     const char *gv = partial ? a->gv : own_gv;
     const char *kind = partial ? "PartialObjectMetadataList" : own_kind;
     if (a->media == TH_MEDIA_PROTOBUF && !c->req->want_tree) {

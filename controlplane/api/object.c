@@ -12,12 +12,16 @@
 #include "controlplane/api/priv.h"
 
 #include "base/log.h"
+#include "controlplane/api/customs.h"
 
 int th_object_load(const struct th_resource *res, const struct th_obj *o, struct th_json **ret,
                    struct th_err *err)
 {
     TH_AUTO(th_json) struct th_json *tree = NULL;
     TH_TRY(th_json_parse(o->bytes, o->n, NULL, &tree, err));
+    if (res->custom && res->storage_row != res) {
+        TH_TRY(th_custom_load(res, &tree, err));
+    }
     if (res->storage_gv_plural && res->from_storage) {
         TH_TRY(res->from_storage(tree, err));
     }
@@ -26,8 +30,12 @@ int th_object_load(const struct th_resource *res, const struct th_obj *o, struct
 }
 
 /* obj in the served form into bytes at rest; obj is left in the stored form. */
-int th_object_dump(struct th_call *c, struct th_json *obj, struct th_buf *b, struct th_err *err)
+int th_object_dump(struct th_call *c, struct th_json *obj_, struct th_buf *b, struct th_err *err)
 {
+    TH_AUTO(th_json) struct th_json *obj = th_json_ref(obj_);
+    if (c->res->custom) {
+        TH_TRY(th_custom_store(c->res, &obj, err));
+    }
     if (c->res != c->storage && c->res->to_storage) {
         TH_TRY(c->res->to_storage(obj, err));
     }
@@ -121,6 +129,9 @@ static int validate(struct th_call *c, const struct th_json *obj, const struct t
     } else {
         th_resource_validate(c->res, &c->ctx, obj, old, &local);
     }
+    if (c->res->s.validate_custom) {
+        c->res->s.validate_custom(&c->ctx, obj, old, &local);
+    }
     int r = th_fail_invalid(&local, c->res->group, c->res->kind,
                             th_json_path_str(obj, "metadata.name"));
     if (r < 0 && err) {
@@ -186,6 +197,11 @@ int th_object_create(struct th_call *c, struct th_json *obj_, struct th_json **r
                        "resourceVersion should not be set on objects to be created");
     }
     bool generated = th_meta_generate_name(obj);
+    if (c->res->custom && c->res->custom->crd->terminating) {
+        return th_fail_forbidden(err, c->res, th_json_path_str(obj, "metadata.name"),
+                                 "create not allowed while custom resource definition is "
+                                 "terminating");
+    }
     TH_TRY(th_admit_mutate(c, obj, NULL, err));
     if (!c->applied) {
         track_fields(c, NULL, obj);
@@ -214,14 +230,14 @@ int th_object_create(struct th_call *c, struct th_json *obj_, struct th_json **r
     return r;
 }
 
-/* Anything but metadata and status differs. */
-static bool spec_changed(const struct th_json *a, const struct th_json *b)
+/* Anything but metadata and, where it is written apart, status differs. */
+static bool spec_changed(const struct th_json *a, const struct th_json *b, bool status_too)
 {
     const struct th_json *pair[2][2] = {{a, b}, {b, a}};
     for (int i = 0; i < 2; i++) {
         struct th_json_iter it = TH_JSON_ITER(pair[i][0]);
         while (th_json_next(&it)) {
-            if (!th_streq(it.name, "metadata") && !th_streq(it.name, "status") &&
+            if (!th_streq(it.name, "metadata") && (status_too || !th_streq(it.name, "status")) &&
                 !th_json_equal(it.value, th_json_get(pair[i][1], it.name))) {
                 return true;
             }
@@ -250,7 +266,7 @@ static void prepare_update(struct th_call *c, struct th_json *obj, const struct 
     if (main_endpoint && c->res->s.prepare_update) {
         c->res->s.prepare_update(&c->ctx, obj, old);
     }
-    if (c->res->s.has_generation && spec_changed(obj, old)) {
+    if (c->res->s.has_generation && spec_changed(obj, old, c->res->custom && !has_status_sub(c->res))) {
         th_json_path_set_int(obj, "metadata.generation",
                              th_json_path_int(old, "metadata.generation", 0) + 1);
     }

@@ -6,6 +6,7 @@
 #include "controlplane/api/priv.h"
 
 #include "base/encode.h"
+#include "controlplane/api/customs.h"
 #include "controlplane/schema/openapi.h"
 
 #define MAX_SUBS 12
@@ -13,25 +14,75 @@
 struct listing {
     struct th_openapi_resource *v;
     struct th_openapi_sub *subs;
-    size_t n, cap;
+    struct th_type *types; /* two for each custom row: the kind and its list */
+    struct th_strv texts;  /* what types point to */
+    size_t n, n_types;
 };
 
 static void listing_done(struct listing *l)
 {
     free(l->v);
     free(l->subs);
+    free(l->types);
+    th_strv_done(&l->texts);
 }
 
-static void listing_make(struct listing *l)
+static const char *keep_text(struct listing *l, char *text)
+{
+    th_strv_take(&l->texts, text);
+    return text;
+}
+
+static const struct th_type *add_type(struct listing *l, char *name, struct th_buf *text)
+{
+    struct th_type *t = &l->types[l->n_types++];
+    *t = (struct th_type){.name = keep_text(l, name),
+                          .flags = TH_TF_CUSTOM,
+                          .openapi = keep_text(l, th_buf_steal(text, NULL))};
+    return t;
+}
+
+/* The schemas of a custom row, made from the definition in the store: the parsed form of all
+ * definitions would be too large to be kept. */
+static void add_custom(struct th_call *c, struct listing *l, const struct th_resource *r, bool v2,
+                       struct th_openapi_resource *ret)
+{
+    const struct th_crd *crd = r->custom->crd;
+    th_autofree char *key =
+        th_xasprintf("apiextensions.k8s.io/customresourcedefinitions/-/%s", crd->name);
+    TH_AUTO(th_obj) struct th_obj *o = th_store_get(c->api->store, key);
+    TH_AUTO(th_json) struct th_json *tree = NULL;
+    struct th_oa_custom oa = {
+        .group = r->group, .version = r->version, .kind = r->kind, .list_kind = r->list_kind};
+    if (o && th_json_parse(o->bytes, o->n, NULL, &tree, NULL) >= 0) {
+        const struct th_json *versions = th_json_path(tree, "spec.versions");
+        for (size_t i = 0; i < th_json_len(versions); i++) {
+            const struct th_json *v = th_json_at(versions, i);
+            if (th_streq(th_json_path_str(v, "name"), r->version)) {
+                oa.schema = th_json_path(v, "schema.openAPIV3Schema");
+                oa.selectable = th_json_get(v, "selectableFields");
+            }
+        }
+    }
+    struct th_buf text = TH_BUF_INIT;
+    th_structural_openapi(&oa, v2, &text);
+    ret->type = add_type(l, th_structural_openapi_name(r->group, r->version, r->kind), &text);
+    th_structural_openapi_list(&oa, v2, &text);
+    ret->list_type =
+        add_type(l, th_structural_openapi_name(r->group, r->version, r->list_kind), &text);
+}
+
+static void listing_make(struct th_call *c, bool v2, struct listing *l)
 {
     size_t n = 0;
-    while (th_resource_at(n)) {
+    while (th_call_resource_at(c, n)) {
         n++;
     }
     l->v = th_xcalloc(n, sizeof(*l->v));
     l->subs = th_xcalloc(n * MAX_SUBS, sizeof(*l->subs));
+    l->types = th_xcalloc(2 * n, sizeof(*l->types));
     for (size_t i = 0; i < n; i++) {
-        const struct th_resource *r = th_resource_at(i);
+        const struct th_resource *r = th_call_resource_at(c, i);
         struct th_openapi_sub *subs = l->subs + i * MAX_SUBS;
         size_t k = 0;
         for (const struct th_subresource *s = r->subs; s && s->name && k < MAX_SUBS - 1; s++) {
@@ -48,6 +99,9 @@ static void listing_make(struct listing *l)
                                                .namespaced = r->namespaced,
                                                .verbs = r->verbs,
                                                .subs = k ? subs : NULL};
+        if (r->custom) {
+            add_custom(c, l, r, v2, &l->v[i]);
+        }
     }
     l->n = n;
 }
@@ -75,21 +129,25 @@ static bool is_first_of_gv(const struct listing *l, size_t i)
 }
 
 /* Builds every v3 document and the index. */
-static void build_v3(struct th_api *api)
+static void build_v3(struct th_call *c)
 {
-    TH_CLEANUP(listing_done) struct listing l = {NULL, NULL, 0, 0};
-    listing_make(&l);
+    struct th_api *api = c->api;
+    TH_CLEANUP(listing_done) struct listing l = {.n = 0};
+    listing_make(c, false, &l);
     th_autostrv struct th_strv paths = TH_STRV_INIT;
     th_autostrv struct th_strv hashes = TH_STRV_INIT;
     for (size_t i = 0; i < l.n; i++) {
         if (!is_first_of_gv(&l, i)) {
             continue;
         }
-        th_autobuf struct th_buf b = TH_BUF_INIT;
-        th_openapi_v3(l.v[i].group, l.v[i].version, l.v, l.n, &b);
         char *path = th_openapi_gv_path(l.v[i].group, l.v[i].version);
         th_autofree char *key = th_xasprintf("/openapi/v3/%s", path);
-        const struct th_doc *d = keep(api, key, &b);
+        const struct th_doc *d = th_hmap_get(&api->cache, key);
+        if (!d) {
+            th_autobuf struct th_buf b = TH_BUF_INIT;
+            th_openapi_v3(l.v[i].group, l.v[i].version, l.v, l.n, &b);
+            d = keep(api, key, &b);
+        }
         th_strv_take(&paths, path);
         th_strv_take(&hashes, th_xstrndup(d->etag + 1, 64));
     }
@@ -99,10 +157,11 @@ static void build_v3(struct th_api *api)
     (void)keep(api, "/openapi/v3", &index);
 }
 
-static void build_v2(struct th_api *api)
+static void build_v2(struct th_call *c)
 {
-    TH_CLEANUP(listing_done) struct listing l = {NULL, NULL, 0, 0};
-    listing_make(&l);
+    struct th_api *api = c->api;
+    TH_CLEANUP(listing_done) struct listing l = {.n = 0};
+    listing_make(c, true, &l);
     th_autobuf struct th_buf b = TH_BUF_INIT;
     th_openapi_v2(l.v, l.n, &b);
     (void)keep(api, "/openapi/v2", &b);
@@ -111,11 +170,12 @@ static void build_v2(struct th_api *api)
 #define V2_PROTOBUF_TYPE "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 
 /* Under api->lock. */
-static const struct th_doc *v2(struct th_api *api, bool protobuf, struct th_err *err)
+static const struct th_doc *v2(struct th_call *c, bool protobuf, struct th_err *err)
 {
+    struct th_api *api = c->api;
     const struct th_doc *json = th_hmap_get(&api->cache, "/openapi/v2");
     if (!json) {
-        build_v2(api);
+        build_v2(c);
         json = th_hmap_get(&api->cache, "/openapi/v2");
     }
     const struct th_doc *d = protobuf ? th_hmap_get(&api->cache, "/openapi/v2 protobuf") : json;
@@ -129,10 +189,11 @@ static const struct th_doc *v2(struct th_api *api, bool protobuf, struct th_err 
     return d;
 }
 
-static const struct th_doc *v3(struct th_api *api, const char *path)
+static const struct th_doc *v3(struct th_call *c, const char *path)
 {
+    struct th_api *api = c->api;
     if (!th_hmap_has(&api->cache, "/openapi/v3")) {
-        build_v3(api);
+        build_v3(c);
     }
     return th_hmap_get(&api->cache, path);
 }
@@ -160,8 +221,8 @@ int th_openapi_serve(struct th_call *c, struct th_err *err)
                        "only the following media types are accepted: application/json%s",
                        is_v2 ? ", " V2_PROTOBUF_TYPE : "");
     }
-    (void)pthread_mutex_lock(&c->api->lock);
-    const struct th_doc *d = is_v2 ? v2(c->api, protobuf, err) : v3(c->api, path);
+    th_call_lock_docs(c);
+    const struct th_doc *d = is_v2 ? v2(c, protobuf, err) : v3(c, path);
     if (d) {
         th_doc_respond(c, d, protobuf ? V2_PROTOBUF_TYPE : "application/json");
     }

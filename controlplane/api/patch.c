@@ -24,7 +24,8 @@ static void patch_done(struct patch *p)
     th_strv_done(&p->dups);
 }
 
-static int kind_of(const char *content_type, enum th_patch_kind *ret, struct th_err *err)
+static int kind_of(const char *content_type, bool custom, enum th_patch_kind *ret,
+                   struct th_err *err)
 {
     static const struct {
         const char *type;
@@ -38,6 +39,9 @@ static int kind_of(const char *content_type, enum th_patch_kind *ret, struct th_
     struct th_str have = {content_type ? content_type : "",
                           content_type ? strcspn(content_type, "; \t") : 0};
     for (size_t i = 0; i < TH_ARRAY_LEN(types); i++) {
+        if (custom && types[i].kind == TH_PATCH_STRATEGIC) {
+            continue;
+        }
         if (th_str_eq(have, th_str_of(types[i].type))) {
             *ret = types[i].kind;
             return 0;
@@ -46,7 +50,8 @@ static int kind_of(const char *content_type, enum th_patch_kind *ret, struct th_
     return th_fail(err, TH_R_UNSUPPORTED_MEDIA,
                    "the body of the request was in an unknown format - accepted media types "
                    "include: application/json-patch+json, application/merge-patch+json, "
-                   "application/apply-patch+yaml, application/strategic-merge-patch+json");
+                   "application/apply-patch+yaml%s",
+                   custom ? "" : ", application/strategic-merge-patch+json");
 }
 
 static int check_options(struct th_call *c, const struct patch *p, struct th_err *err)
@@ -71,7 +76,7 @@ static int check_options(struct th_call *c, const struct patch *p, struct th_err
 static int parse(struct th_call *c, struct patch *p, struct th_err *err)
 {
     const struct th_areq *q = c->req;
-    TH_TRY(kind_of(q->content_type, &p->kind, err));
+    TH_TRY(kind_of(q->content_type, c->res->custom != NULL, &p->kind, err));
     p->force = th_query_bool(&c->query, "force");
     TH_TRY(check_options(c, p, err));
     if (q->body_tree) {
@@ -300,12 +305,14 @@ static int patch_once(struct th_call *c, const struct patch *p, struct th_obj *o
         TH_AUTO(th_json) struct th_json *shown = NULL;
         const struct th_json *live = old;
         if (c->sub->get) {
+            c->ctx.for_update = true;
             TH_TRY(c->sub->get(&c->ctx, old, &shown, err));
+            c->ctx.for_update = false;
             live = shown;
         }
         TH_AUTO(th_json) struct th_json *body = NULL;
         const struct th_kind *whole = c->kind;
-        c->kind = th_kind_find(c->sub->group, c->sub->version, c->sub->kind);
+        c->kind = th_call_kind(c, c->sub->group, c->sub->version, c->sub->kind);
         int r = compute(c, p, live, &body, err);
         c->kind = whole;
         TH_TRY(r);

@@ -62,6 +62,9 @@ struct th_authz;
 struct th_ticker;
 struct th_admission;
 struct th_metrics;
+struct th_customs;
+struct th_custom_registry;
+struct th_custom_keeper;
 struct th_api {
     struct th_store *store;
     struct th_cluster *cluster;
@@ -71,6 +74,8 @@ struct th_api {
     struct th_authz *authz;
     struct th_access access; /* the same, as rows see it */
     struct th_metrics *metrics;
+    struct th_custom_registry *customs;
+    struct th_custom_keeper *keeper;
     struct th_ticker *ticker;
     struct th_strv disabled_admission;
     char *node_socket, *server_address;
@@ -78,6 +83,7 @@ struct th_api {
     bool ready;             /* atomic */
     pthread_mutex_t lock;   /* guards the caches below */
     struct th_hmap cache;   /* discovery and OpenAPI documents: name -> struct th_doc */
+    uint64_t docs_serial;   /* of the set of custom resources that they are made from */
 };
 
 /* One request on its way. */
@@ -91,6 +97,7 @@ struct th_call {
     const struct th_resource *storage; /* where it is stored; res unless another form */
     const struct th_subresource *sub;
     const struct th_kind *kind;        /* of res */
+    struct th_customs *customs;        /* keeps custom rows alive; NULL until they are asked for */
     struct th_accept accept;
     struct th_req_ctx ctx;
     struct th_strv warnings;
@@ -101,6 +108,13 @@ struct th_call {
     struct th_obj *made;               /* the revision that was written and is the answer, or NULL */
     const char *verb;                  /* "get", "list", ... as authorization names it */
 };
+
+/* The set of custom resources for this call, taken on first use (api.c). */
+struct th_customs *th_call_customs(struct th_call *c);
+/* Locks api->lock with the documents in api->cache made from this call's rows, or dropped. */
+void th_call_lock_docs(struct th_call *c);
+/* The rows that this call sees, built-in ones first; NULL past the end. */
+const struct th_resource *th_call_resource_at(struct th_call *c, size_t i);
 
 /* ---- status.c ---- */
 struct th_json *th_status_json(const struct th_err *err);
@@ -139,6 +153,9 @@ bool th_meta_unchanged(const struct th_json *a, const struct th_json *b);
  * decoded by media type, checked against the type, defaulted when dflt. */
 int th_decode_body(struct th_call *c, const char *group, const char *version, const char *kind,
                    bool dflt, struct th_json **ret, struct th_err *err) TH_MUST_USE;
+/* A built-in kind, or the custom one that this call is about. */
+const struct th_kind *th_call_kind(const struct th_call *c, const char *group, const char *version,
+                                   const char *kind);
 /* Parses the bytes of an options body (DeleteOptions); NULL for an empty body. */
 int th_decode_options(struct th_call *c, const char *kind, struct th_json **ret,
                       struct th_err *err) TH_MUST_USE;

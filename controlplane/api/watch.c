@@ -19,6 +19,7 @@
 
 #include "base/clock.h"
 #include "base/rand.h"
+#include "controlplane/api/customs.h"
 #include "controlplane/api/priv.h"
 #include "controlplane/api/ticker.h"
 
@@ -96,6 +97,7 @@ void th_apiwatch_close(struct th_apiwatch *w)
         th_event_unref(w->cur);
     }
     th_select_done(&w->select);
+    th_customs_unref(w->call.customs);
     th_store_list_done(&w->initial);
     th_buf_done(&w->scratch);
     free(w->include);
@@ -426,6 +428,7 @@ int th_verb_watch(struct th_call *c, struct th_err *err)
                                .res = c->res,
                                .storage = c->storage,
                                .kind = c->kind,
+                               .customs = th_customs_ref(c->customs),
                                .accept = c->accept,
                                .ctx = c->ctx};
     w->call.ctx.warnings = NULL;

@@ -113,6 +113,8 @@ int th_client_modify(struct th_client *c, struct th_gvr r, const char *ns, const
 struct th_client_http_opts {
     const char *server;      /* "https://127.0.0.1:6443" */
     const char *unix_socket; /* not NULL: connect there, server gives only Host and scheme http */
+    const char *connect_to;  /* "address:port" in place of the server's own, whose name and
+                                certificate stay; or NULL */
     const char *ca_pem, *cert_pem, *key_pem, *token;
     const char *user_agent;
     /* Unix socket only (the server trusts root there): who we are, X-Remote-User / X-Remote-Group.

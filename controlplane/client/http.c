@@ -87,6 +87,9 @@ void th_http_setup(struct th_http *h, CURL *easy, const char *path, const char *
     if (h->unix_socket) {
         curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, h->unix_socket);
     }
+    if (h->connect_to) {
+        curl_easy_setopt(easy, CURLOPT_CONNECT_TO, h->connect_to);
+    }
     if (h->ca_fd >= 0) {
         set_file(easy, CURLOPT_CAINFO, h->ca_fd);
         curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
@@ -261,6 +264,7 @@ static void http_free(struct th_client *c)
         curl_easy_cleanup(h->idle[i]);
     }
     curl_slist_free_all(h->headers);
+    curl_slist_free_all(h->connect_to);
     const int fds[] = {h->ca_fd, h->cert_fd, h->key_fd};
     for (size_t i = 0; i < TH_ARRAY_LEN(fds); i++) {
         if (fds[i] >= 0) {
@@ -351,6 +355,10 @@ int th_client_new_http(const struct th_client_http_opts *o, struct th_client **r
     size_t n = strlen(h->server);
     while (n > 0 && h->server[n - 1] == '/') {
         h->server[--n] = '\0';
+    }
+    if (o->connect_to) {
+        th_autofree char *to = th_xasprintf("::%s", o->connect_to);
+        h->connect_to = curl_slist_append(NULL, to);
     }
     h->ca_fd = pem_fd("ca", o->ca_pem);
     h->cert_fd = pem_fd("cert", o->cert_pem);

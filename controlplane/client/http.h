@@ -12,6 +12,7 @@ struct th_http {
     struct th_client base;
     char *server, *unix_socket;
     struct curl_slist *headers; /* of every request */
+    struct curl_slist *connect_to; /* or NULL */
     int ca_fd, cert_fd, key_fd; /* memfds, or -1 */
     void (*on_warning)(void *arg, const char *text);
     void *warning_arg;

@@ -64,7 +64,7 @@ const struct th_resource *th_resource_for_kind(const char *group, const char *ve
 
 const struct th_kind *th_resource_kind(const struct th_resource *r)
 {
-    return th_kind_find(r->group, r->version, r->kind);
+    return r->kind_row ? r->kind_row : th_kind_find(r->group, r->version, r->kind);
 }
 
 const char *th_group_at(size_t i)

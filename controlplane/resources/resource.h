@@ -25,6 +25,7 @@ enum th_verb {
 #define TH_VERBS_ALL 255u
 
 /* What a hook may use: who asks, what time it is, and reads through the store's cache. */
+struct th_resource;
 struct th_req_ctx {
     const char *user;            /* "" when the system itself acts */
     const char *const *groups;   /* NULL-terminated or NULL */
@@ -38,6 +39,8 @@ struct th_req_ctx {
     const char *uid;             /* of the user, or NULL */
     struct th_identity *id;      /* who asks, whole */
     const struct th_access *access; /* what reviews ask */
+    const struct th_resource *res; /* of the request, or NULL */
+    bool for_update;             /* a subresource's get on the way to a patch of it */
 };
 
 struct th_column {
@@ -53,9 +56,9 @@ struct th_frozen {
     const char *path, *words; /* what the cause says */
     bool forbidden;           /* "Forbidden: words"; otherwise "Invalid value: ...: words" */
 };
-struct th_resource;
 /* Strategy hooks; each may be NULL. obj is the new object and may be changed by prepare hooks;
  * old is what is stored. validate hooks append causes (th_err_add_cause) and change nothing else. */
+struct th_custom;
 struct th_strategy {
     void (*prepare_create)(const struct th_req_ctx *c, struct th_json *obj);
     void (*prepare_update)(const struct th_req_ctx *c, struct th_json *obj, const struct th_json *old);
@@ -67,6 +70,9 @@ struct th_strategy {
                             const struct th_json *old, struct th_err *err);
     /* In place of both when a status is written: the rest of the object is as it was. */
     void (*validate_status)(const struct th_req_ctx *c, const struct th_json *obj,
+                            const struct th_json *old, struct th_err *err);
+    /* Custom resources: after the others, for every write; old is NULL on create. */
+    void (*validate_custom)(const struct th_req_ctx *c, const struct th_json *obj,
                             const struct th_json *old, struct th_err *err);
     const struct th_frozen *frozen; /* NULL: none */
     /* After validation, before the commit: allocations (ClusterIP, nodePort) and their failures.
@@ -133,9 +139,14 @@ struct th_resource {
      * result may point into obj or to buf (64 bytes). */
     const char *(*selectable_value)(const struct th_json *obj, const char *field, char *buf);
     struct th_strategy s;
+    /* Rows of custom resources, made at run time (api/customs.h); NULL in all others. */
+    const struct th_custom *custom;
+    const struct th_kind *kind_row;        /* th_resource_kind */
+    const struct th_resource *storage_row; /* in place of storage_gv_plural */
+    const char *list_kind;                 /* NULL: kind + "List" */
 };
 
-/* All rows, in discovery order; NULL past the end. Thread-safe. */
+/* All built-in rows, in discovery order; NULL past the end. Thread-safe. */
 const struct th_resource *th_resource_at(size_t i);
 const struct th_resource *th_resource_find(const char *group, const char *version, const char *plural);
 const struct th_resource *th_resource_for_kind(const char *group, const char *version, const char *kind);

@@ -81,6 +81,12 @@ int th_service_allocate(const struct th_req_ctx *c, struct th_json *obj, const s
                         struct th_err *err);
 void th_service_release(const struct th_req_ctx *c, const struct th_json *obj);
 
+th_prepare_create_fn th_crd_prepare_create;
+th_prepare_update_fn th_crd_prepare_update;
+th_validate_fn th_crd_validate;
+th_validate_update_fn th_crd_validate_update;
+bool th_crd_hold(const struct th_req_ctx *c, struct th_json *obj);
+
 /* ---- Subresources and kinds that are never stored ---- */
 th_sub_update_fn th_namespace_finalize, th_pod_bind, th_pod_ephemeral, th_pod_resize,
     th_csr_approval, th_csr_status;

@@ -588,31 +588,34 @@ static void note_unknown(struct decoder *d, const struct at *at)
     }
 }
 
-/* A custom resource's member: only unknown members matter here. */
+/* A custom resource's member: only unknown members matter here, and metadata, which is Go's. */
 static int check_custom(struct decoder *d, const struct th_field *f, struct th_json *v,
                         const struct at *at)
 {
-    if (f->type != TH_F_STRUCT) {
+    bool whole = f->shape == TH_SHAPE_ONE;
+    if (f->type != TH_F_STRUCT && !(f->elem && !whole)) {
         return 0;
     }
-    if (f->shape == TH_SHAPE_ONE) {
+    if (whole && !(f->sub->flags & TH_TF_CUSTOM)) {
+        struct th_json *same = v;
+        return check_one(d, f, v, &same, at);
+    }
+    if (whole) {
         return th_json_is(v, TH_JSON_OBJECT) ? check_struct(d, f->sub, v, at) : 0;
     }
+    const struct th_field one = {.name = "", .type = f->type, .sub = f->sub};
+    const struct th_field *elem = f->elem ? f->elem : &one;
     if (f->shape == TH_SHAPE_LIST) {
         for (size_t i = 0; th_json_is(v, TH_JSON_ARRAY) && i < th_json_len(v); i++) {
             struct at here = {.up = at, .index = i};
-            if (th_json_is(th_json_at(v, i), TH_JSON_OBJECT)) {
-                TH_TRY(check_struct(d, f->sub, th_json_at(v, i), &here));
-            }
+            TH_TRY(check_custom(d, elem, th_json_at(v, i), &here));
         }
         return 0;
     }
-    struct th_json_iter it = TH_JSON_ITER(v);
-    while (th_json_is(v, TH_JSON_OBJECT) && th_json_next(&it)) {
+    struct th_json_iter it = TH_JSON_ITER(th_json_is(v, TH_JSON_OBJECT) ? v : NULL);
+    while (th_json_next(&it)) {
         struct at here = {.up = at, .key = it.name};
-        if (th_json_is(it.value, TH_JSON_OBJECT)) {
-            TH_TRY(check_struct(d, f->sub, it.value, &here));
-        }
+        TH_TRY(check_custom(d, elem, it.value, &here));
     }
     return 0;
 }
@@ -778,14 +781,38 @@ static void sort_map(struct th_json *map)
     reorder(map, names, n);
 }
 
+static void canonicalize_shape(const struct th_field *f, struct th_json *v);
+
 static void canonicalize_value(const struct th_field *f, struct th_json *v)
 {
+    if (f->elem && f->shape != TH_SHAPE_ONE) {
+        canonicalize_shape(f->elem, v);
+        return;
+    }
     if (f->sub && th_json_is(v, TH_JSON_OBJECT)) {
         th_schema_canonicalize(f->sub, v);
     }
     for (size_t i = 0; f->type == TH_F_SCHEMA_OR_LIST && i < th_json_len(v) &&
                        th_json_is(v, TH_JSON_ARRAY); i++) {
         th_schema_canonicalize(f->sub, th_json_at(v, i));
+    }
+}
+
+static void canonicalize_shape(const struct th_field *f, struct th_json *v)
+{
+    bool inside = f->sub || f->elem;
+    if (f->shape == TH_SHAPE_ONE) {
+        canonicalize_value(f, v);
+    } else if (f->shape == TH_SHAPE_LIST) {
+        for (size_t k = 0; inside && th_json_is(v, TH_JSON_ARRAY) && k < th_json_len(v); k++) {
+            canonicalize_value(f, th_json_at(v, k));
+        }
+    } else if (th_json_is(v, TH_JSON_OBJECT)) {
+        sort_map(v);
+        struct th_json_iter it = TH_JSON_ITER(v);
+        while (inside && th_json_next(&it)) {
+            canonicalize_value(f, it.value);
+        }
     }
 }
 
@@ -802,20 +829,7 @@ void th_schema_canonicalize(const struct th_type *t, struct th_json *obj)
             continue;
         }
         names[n++] = f->name;
-        struct th_json *v = th_json_get(obj, f->name);
-        if (f->shape == TH_SHAPE_ONE) {
-            canonicalize_value(f, v);
-        } else if (f->shape == TH_SHAPE_LIST) {
-            for (size_t k = 0; f->sub && th_json_is(v, TH_JSON_ARRAY) && k < th_json_len(v); k++) {
-                canonicalize_value(f, th_json_at(v, k));
-            }
-        } else if (th_json_is(v, TH_JSON_OBJECT)) {
-            sort_map(v);
-            struct th_json_iter it = TH_JSON_ITER(v);
-            while (f->sub && th_json_next(&it)) {
-                canonicalize_value(f, it.value);
-            }
-        }
+        canonicalize_shape(f, th_json_get(obj, f->name));
     }
     size_t known = n;
     struct th_json_iter it = TH_JSON_ITER(obj);

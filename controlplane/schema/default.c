@@ -16,6 +16,7 @@
  * resource allocates (ClusterIPs, selectors of Jobs) is not defaulting and not here. */
 #include "controlplane/schema/quantity.h"
 #include "controlplane/schema/schema_priv.h"
+#include "controlplane/schema/structural.h"
 
 static bool empty(const struct th_json *v)
 {
@@ -144,7 +145,9 @@ static void apply_type(const struct th_type *t, struct th_json *obj)
 
 void th_schema_default(const struct th_kind *k, struct th_json *obj)
 {
-    if (k->type->flags & TH_TF_DEFAULTS) {
+    if (k->type->flags & TH_TF_CUSTOM) {
+        th_structural_default(k->type->structural, obj);
+    } else if (k->type->flags & TH_TF_DEFAULTS) {
         apply_type(k->type, obj);
     }
 }

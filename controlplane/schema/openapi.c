@@ -341,7 +341,12 @@ static void put_resource(struct th_oa *oa, const struct th_openapi_resource *r, 
 {
     const struct th_type *type = r->type ? r->type : kind_type(r->group, r->version, r->kind);
     th_autofree char *list_kind = th_xasprintf("%sList", r->kind);
-    const struct th_type *list = kind_type(r->group, r->version, list_kind);
+    const struct th_type *list =
+        r->list_type ? r->list_type : kind_type(r->group, r->version, list_kind);
+    if (r->type) { /* its text refers to these */
+        th_oa_reach(oa, th_type_find("meta.ObjectMeta"));
+        th_oa_reach(oa, th_type_find("meta.ListMeta"));
+    }
     th_autofree char *gv = th_openapi_gv_path(r->group, r->version);
     th_autofree char *base =
         th_xasprintf("/%s/%s%s", gv, r->namespaced ? "namespaces/{namespace}/" : "", r->plural);
@@ -361,6 +366,7 @@ static void put_resource(struct th_oa *oa, const struct th_openapi_resource *r, 
                       strcmp(s->name, "attach") == 0 || strcmp(s->name, "portforward") == 0 ||
                       strcmp(s->name, "proxy") == 0;
         const struct th_type *t = stream ? NULL
+                                  : r->type && th_streq(s->name, "status") ? type
                                   : s->kind ? kind_type(s->group ? s->group : r->group,
                                                         s->version ? s->version : r->version,
                                                         s->kind)

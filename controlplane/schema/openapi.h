@@ -25,6 +25,7 @@ struct th_openapi_resource {
     unsigned verbs;
     const struct th_openapi_sub *subs; /* may be NULL */
     const struct th_type *type;        /* a custom resource's; NULL: th_kind_find's */
+    const struct th_type *list_type;   /* the same of its list */
 };
 
 /* One group version as OpenAPI 3.0 JSON: the paths of those of the n resources that are in it, and

@@ -361,6 +361,10 @@ static void put_kinds(struct th_oa *oa, const struct th_type *t)
 static void put_type(struct th_oa *oa, const struct th_type *t)
 {
     struct th_buf *b = oa->b;
+    if (t->openapi) {
+        th_buf_puts(b, t->openapi);
+        return;
+    }
     describe_type(oa, t);
     th_buf_puts(b, ",\"type\":\"object\"");
     bool any = false;

@@ -129,6 +129,9 @@ char *th_type_openapi_name(const struct th_type *t)
         {"apiregistration.", "io.k8s.kube-aggregator.pkg.apis.apiregistration."},
         {"metrics.", "io.k8s.metrics.pkg.apis.metrics."},
     };
+    if (t->flags & TH_TF_CUSTOM) {
+        return th_xstrdup(t->name);
+    }
     for (size_t i = 0; i < TH_ARRAY_LEN(homes); i++) {
         if (th_startswith(t->name, homes[i].prefix)) {
             return th_xasprintf("%s%s", homes[i].package, t->name + strlen(homes[i].prefix));

@@ -62,7 +62,10 @@ struct th_field {
     const char *go;            /* Go's name of the type where it is not the obvious one, or NULL */
     const char *go_embedded;   /* the embedded structs it sits in ("VolumeSource"), or NULL */
     const char *doc;           /* one sentence, or NULL */
+    const struct th_field *elem; /* custom resources: one element where it is a list or map itself;
+                                    type is TH_F_RAW then */
 };
+struct th_structural;
 struct th_type {
     const char *name; /* "core.v1.PodSpec"; OpenAPI name "io.k8s.api.core.v1.PodSpec" via th_type_openapi_name */
     const struct th_field *fields;
@@ -71,6 +74,8 @@ struct th_type {
     const struct th_field *const *by_name; /* sorted by name, for binary search */
     const struct th_field *any; /* additionalProperties / preserve-unknown: not NULL for CRDs */
     const char *doc;            /* one sentence, or NULL */
+    const struct th_structural *structural; /* TH_TF_CUSTOM: rules and defaults; else NULL */
+    const char *openapi; /* TH_TF_CUSTOM: the schema's text for documents, without braces, or NULL */
 };
 #define TH_TF_ATOMIC 1u      /* struct type: atomic */
 #define TH_TF_PRESERVE 2u    /* unknown fields are kept */

@@ -23,8 +23,13 @@ struct th_tref th_tref_root(const struct th_type *t)
 }
 
 /* One value of a field's base type. */
+static struct th_tref field_of(const struct th_field *f);
+
 static struct th_tref base_of(const struct th_field *f)
 {
+    if (f->elem && f->shape != TH_SHAPE_ONE) {
+        return field_of(f->elem);
+    }
     if (f->type == TH_F_STRUCT) {
         struct th_tref t = th_tref_root(f->sub);
         t.field = f;

@@ -37,6 +37,9 @@ CSR = ("LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUlISk1IRUNBUUF3RHpFTk1B
 
 # What a minimal object of each kind has beside its name.
 MINIMAL = {
+    "CustomResourceDefinition": {"spec": {"group": "example.com", "scope": "Namespaced", "names": {
+        "plural": "walks", "kind": "Walk"}, "versions": [{"name": "v1", "served": True, "storage": True, "schema": {
+            "openAPIV3Schema": {"type": "object"}}}]}},
     "ConfigMap": {"data": {"k": "v"}},
     "Endpoints": {"subsets": [{"addresses": [{"ip": "10.1.2.3"}], "ports": [{"port": 80}]}]},
     "Event": {"involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"}, "reason": "R", "type": "Normal"},
@@ -113,7 +116,7 @@ MINIMAL = {
     "VolumeAttachment": {"spec": {"attacher": "a.example", "nodeName": "n", "source": {"persistentVolumeName": "pv"}}},
     "VolumeAttributesClass": {"driverName": "d.example", "parameters": {"a": "b"}},
 }
-NAMES = {"IPAddress": "10.96.3.4"}
+NAMES = {"CustomResourceDefinition": "walks.example.com", "IPAddress": "10.96.3.4"}
 
 
 class Resources(unittest.TestCase):
