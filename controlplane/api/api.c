@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "controlplane/api/customs.h"
+#include "controlplane/api/flow.h"
 #include "controlplane/api/local.h"
 #include "controlplane/api/watch.h"
 #include "controlplane/schema/gotext.h"
@@ -46,6 +47,7 @@ int th_api_new(const struct th_api_opts *o, struct th_api **ret, struct th_err *
     a->system->system = true;
     a->ticker = th_ticker_new();
     a->metrics = th_metrics_new();
+    a->flow = th_flow_new(a->store);
     th_authz_access(a, &a->access);
     int r = duration_ms(o->continue_expiry, CONTINUE_EXPIRY_MS, &a->continue_expiry_ms, err);
     if (r >= 0) {
@@ -79,6 +81,7 @@ void th_api_free(struct th_api *a)
     th_authn_free(a->authn);
     th_ticker_free(a->ticker);
     th_metrics_free(a->metrics);
+    th_flow_free(a->flow);
     th_hmap_done(&a->cache);
     (void)pthread_mutex_destroy(&a->lock);
     th_identity_unref(a->system);
@@ -122,6 +125,7 @@ int th_api_bootstrap(struct th_api *api, struct th_err *err)
             return th_wrap(err, "making %s %s", kind, name);
         }
     }
+    TH_TRY(th_flow_bootstrap(api, err));
     return th_authz_uses_rbac(api->authz) ? th_rbac_bootstrap(api, err) : 0;
 }
 
@@ -422,6 +426,20 @@ static char *selected_name(const char *fields)
     return name;
 }
 
+/* Which schema and level a request belonged to, as clients and tests look for it. */
+static void show_flow(struct th_call *c, const struct th_attrs *at)
+{
+    if (c->req->id->system) {
+        return;
+    }
+    struct th_flow_class f;
+    th_flow_classify(c->api->flow, at, &f);
+    if (*f.schema_uid) {
+        th_strv_addf(&c->resp->headers, "X-Kubernetes-PF-FlowSchema-UID: %s", f.schema_uid);
+        th_strv_addf(&c->resp->headers, "X-Kubernetes-PF-PriorityLevel-UID: %s", f.level_uid);
+    }
+}
+
 static int serve_resource(struct th_call *c, struct th_err *err)
 {
     TH_TRY(find_resource(c, err));
@@ -451,6 +469,7 @@ static int serve_resource(struct th_call *c, struct th_err *err)
         .name = c->route.name ? c->route.name : only,
         .field_selector = fields,
     };
+    show_flow(c, &at);
     TH_TRY(th_authorize(c->api, &at, err));
     if (stream) {
         return th_stream_route(c, err);
@@ -563,9 +582,61 @@ void th_api_handle(struct th_api *api, const struct th_areq *req, struct th_ares
     }
 }
 
+/* Segments of a path: "/api/v1/pods" has 3. */
+static size_t depth(const char *uri)
+{
+    size_t n = 0;
+    for (const char *p = uri; *p && *p != '?'; p++) {
+        n += *p == '/' && p[1] != '/' && p[1] != '?' && p[1] != '\0';
+    }
+    return n;
+}
+
+/* A list that is more than joining bytes: other forms are made object by object, selectors look at
+ * each. It may take long enough to be felt by others on the same I/O thread. */
+static bool is_long_list(const struct th_areq *q)
+{
+    bool core = strncmp(q->uri, "/api/", 5) == 0;
+    size_t n = depth(q->uri);
+    bool collection = core ? n == 3 || n == 5 : n == 4 || n == 6;
+    const char *query = strchr(q->uri, '?');
+    if (!collection || (!core && strncmp(q->uri, "/apis/", 6) != 0) ||
+        (query && strstr(query, "watch="))) {
+        return false;
+    }
+    return (q->accept && (strstr(q->accept, "as=") || strstr(q->accept, "protobuf") ||
+                          strstr(q->accept, "yaml"))) ||
+           (query && (strstr(query, "Selector=") || strstr(query, "pretty=")));
+}
+
 bool th_api_is_quick(const struct th_areq *req)
 {
-    return th_streq(req->method, "GET") || th_streq(req->method, "HEAD");
+    return (th_streq(req->method, "GET") || th_streq(req->method, "HEAD")) && !is_long_list(req);
+}
+
+struct th_flow *th_api_flow(struct th_api *api)
+{
+    return api->flow;
+}
+
+void th_api_flow_class(struct th_api *api, const struct th_areq *req, struct th_flow_class *ret)
+{
+    TH_CLEANUP(call_done) struct th_call c = {.api = api, .req = req};
+    c.warnings = (struct th_strv)TH_STRV_INIT;
+    bool ok = th_route_parse(req->uri, &c.route, NULL) >= 0;
+    bool resource = ok && c.route.kind == TH_ROUTE_RESOURCE;
+    const struct verb_row *v = resource ? find_verb(&c) : NULL;
+    struct th_attrs at = {.id = req->id,
+                          .verb = v ? v->verb : "post",
+                          .resource = resource,
+                          .group = c.route.group,
+                          .version = c.route.version,
+                          .plural = c.route.plural,
+                          .sub = c.route.sub,
+                          .ns = c.route.ns,
+                          .name = c.route.name,
+                          .path = c.route.path ? c.route.path : ""};
+    th_flow_classify(api->flow, &at, ret);
 }
 
 bool th_api_is_stream(const struct th_areq *req)

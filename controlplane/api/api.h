@@ -69,6 +69,11 @@ void th_api_handle(struct th_api *api, const struct th_areq *req, struct th_ares
 /* The same for in-process callers: failures come back as an error, resp is filled on success. */
 int th_api_call(struct th_api *api, const struct th_areq *req, struct th_aresp *resp,
                 struct th_err *err) TH_MUST_USE;
+struct th_flow;
+struct th_flow_class;
+struct th_flow *th_api_flow(struct th_api *api);
+/* Where a request belongs in flow control, before it is handled. */
+void th_api_flow_class(struct th_api *api, const struct th_areq *req, struct th_flow_class *ret);
 /* True when the request never waits for a commit or a hook: it may run in an I/O thread. */
 bool th_api_is_quick(const struct th_areq *req);
 /* True when the answer will be a stream to or from a node (exec, log, proxy, ...): it is asked before

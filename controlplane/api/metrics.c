@@ -2,6 +2,7 @@
 #include "controlplane/api/priv.h"
 
 #include "base/io.h"
+#include "controlplane/api/flow.h"
 
 #include <unistd.h>
 
@@ -92,6 +93,7 @@ int th_metrics_serve(struct th_call *c, struct th_err *err)
                       m->rows[i].verb, m->rows[i].code, (double)m->rows[i].us / 1e6);
     }
     (void)pthread_mutex_unlock(&m->lock);
+    th_flow_metrics(c->api->flow, b);
     struct th_store_stats s;
     th_store_stats(c->api->store, &s);
     gauge(b, "thimble_store_objects", "Objects in the store.", "gauge", s.keys);

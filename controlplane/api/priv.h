@@ -65,6 +65,7 @@ struct th_metrics;
 struct th_customs;
 struct th_custom_registry;
 struct th_custom_keeper;
+struct th_flow;
 struct th_api {
     struct th_store *store;
     struct th_cluster *cluster;
@@ -76,6 +77,7 @@ struct th_api {
     struct th_metrics *metrics;
     struct th_custom_registry *customs;
     struct th_custom_keeper *keeper;
+    struct th_flow *flow;
     struct th_ticker *ticker;
     struct th_strv disabled_admission;
     char *node_socket, *server_address;

@@ -27,6 +27,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/threadpool.h"
+#include "controlplane/api/flow.h"
 #include "controlplane/api/streams/relay.h"
 #include "controlplane/api/tlsfront.h"
 #include "controlplane/api/watch.h"
@@ -42,7 +43,7 @@
 #include <zlib.h>
 
 #define IO_THREADS 2
-#define WORKERS 16
+#define WORKERS 40 /* as many writes may share a group commit */
 #define IDLE_TIMEOUT_S 300
 #define GZIP_MIN_B (128u << 10)
 #define PIECES_BLOCK_B (64u << 10)
@@ -102,6 +103,7 @@ struct hreq {
     struct th_identity *id;
     struct th_aresp resp;
     bool gzip;
+    struct th_flow_class flow;
     /* watch */
     struct hreq *prev, *next; /* in server->watches, under server->lock */
     bool listed;
@@ -743,8 +745,17 @@ static void handle(struct hreq *h)
 static void handle_in_worker(void *arg)
 {
     struct hreq *h = arg;
+    struct th_flow *flow = th_api_flow(h->server->api);
+    struct th_flow_class c = h->flow; /* h may be gone once it is resumed */
     handle(h);
     MHD_resume_connection(h->mhd);
+    th_flow_finish(flow, &c);
+}
+
+static void start_job(void *self, void (*fn)(void *arg), void *arg)
+{
+    struct th_server *s = self;
+    th_pool_submit(s->pool, fn, arg);
 }
 
 static enum MHD_Result handle_body(struct hreq *h)
@@ -761,11 +772,21 @@ static enum MHD_Result handle_body(struct hreq *h)
     (void)pthread_mutex_lock(&s->lock);
     bool inline_ = th_api_is_quick(&q) || s->stopping;
     h->state = HREQ_HANDLING;
+    TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
+    int r = 0;
     if (!inline_) {
+        th_api_flow_class(s->api, &q, &h->flow);
         MHD_suspend_connection(h->mhd);
-        th_pool_submit(s->pool, handle_in_worker, h);
+        r = th_flow_submit(th_api_flow(s->api), &h->flow, handle_in_worker, h, &err);
+        if (r < 0) {
+            MHD_resume_connection(h->mhd);
+        }
     }
     (void)pthread_mutex_unlock(&s->lock);
+    if (r < 0) {
+        th_api_fail(&h->resp, q.accept, &err);
+        return MHD_YES; /* resumed: it is sent by the next call */
+    }
     if (inline_) {
         handle(h);
         return send_answer(h);
@@ -926,6 +947,7 @@ int th_server_start(const struct th_server_opts *o, struct th_server **ret, stru
     s->unix_wake = -1;
     (void)pthread_mutex_init(&s->lock, NULL);
     s->pool = th_pool_new("api", WORKERS);
+    th_flow_seats(th_api_flow(o->api), WORKERS, start_job, s);
     s->relay = th_relay_new();
     s->daemon = MHD_start_daemon(
         MHD_USE_NO_LISTEN_SOCKET | MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC |
