@@ -208,6 +208,7 @@ done
 [ -n "$moved" ]
 
 step "endpoints that go: UDP flows move on, affinity of the others stays, host ports close and open"
+expect pod "udpfrom:5555:$E:53" "$echo_ $client 9090" # a flow that outlives its endpoint
 kn scale deploy/echo --replicas=0
 gone() { [ -z "$(kn get pods -l app=echo -o name)" ]; }
 wait_for 15 gone
@@ -217,7 +218,7 @@ wait_for 5 expect node "http:http://127.0.0.1:$check/" '503 .*"localEndpoints":0
 [ "$(external_ip lb)" = "$L" ]
 kn scale deploy/echo --replicas=1
 wait_for 15 expect host "tcp:127.0.0.1:$np" "$echo_ $node 8080" "udp:$L:18080" "$echo_ $node 8080"
-expect pod "udp:$E:53" "$echo_ $client 9090"
+expect pod "udp:$E:53" "$echo_ $client 9090" "udpfrom:5555:$E:53" "$echo_ $client 9090"
 
 step "NetworkPolicy: isolated pods, what is allowed, and DNS"
 kn apply -f - <<'Y'

@@ -7,6 +7,7 @@
 //
 //	tcp:IP:PORT                "ok HOSTNAME CLIENT-IP PORT", "refused", "timeout" or another error
 //	udp:IP:PORT
+//	udpfrom:PORT:IP:PORT       the same from a port of one's own: one flow for several probes
 //	http:URL                   status and body in one line
 //	lookup:NAME                addresses by the resolver and resolv.conf of this machine
 //	dns:SERVER:NAME:TYPE[:OPT] rcode, flags and records; OPT: tcp, edns=SIZE, v=EDNS-VERSION
@@ -88,8 +89,16 @@ func describe(err error) string {
 	return strings.ReplaceAll(err.Error(), "\n", " ")
 }
 
-func talk(network, addr string) string {
-	c, err := net.DialTimeout(network, addr, limit)
+func talk(network, addr, from string) string {
+	dialer := net.Dialer{Timeout: limit}
+	if from != "" {
+		local, err := net.ResolveUDPAddr(network, "0.0.0.0:"+from)
+		if err != nil {
+			return describe(err)
+		}
+		dialer.LocalAddr = local
+	}
+	c, err := dialer.Dial(network, addr)
 	if err != nil {
 		return describe(err)
 	}
@@ -134,9 +143,12 @@ func probe(spec string) string {
 	}
 	switch kind {
 	case "tcp":
-		return talk("tcp4", rest)
+		return talk("tcp4", rest, "")
 	case "udp":
-		return talk("udp4", rest)
+		return talk("udp4", rest, "")
+	case "udpfrom":
+		from := strings.SplitN(rest, ":", 2)
+		return talk("udp4", from[len(from)-1], from[0])
 	case "http":
 		return get(rest)
 	case "lookup":
