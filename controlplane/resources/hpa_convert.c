@@ -113,13 +113,12 @@ static struct th_json *convert_metrics(const struct th_json *list, bool status, 
     return out;
 }
 
-/* A copy whose members begin with an upper (or lower) case letter, at every level. */
-static struct th_json *recase(const struct th_json *v, bool upper)
+struct th_json *th_recase(const struct th_json *v, bool upper)
 {
     if (th_json_is(v, TH_JSON_ARRAY)) {
         struct th_json *a = th_json_array();
         for (size_t i = 0; i < th_json_len(v); i++) {
-            th_json_append(a, recase(th_json_at(v, i), upper));
+            th_json_append(a, th_recase(th_json_at(v, i), upper));
         }
         return a;
     }
@@ -135,7 +134,7 @@ static struct th_json *recase(const struct th_json *v, bool upper)
             *name = (char)(c ^ 0x20);
         }
         if (it.value) {
-            th_json_set(o, name, recase(it.value, upper));
+            th_json_set(o, name, th_recase(it.value, upper));
         }
     }
     return o;
@@ -204,7 +203,7 @@ int th_hpa_to_storage(struct th_json *obj, struct th_err *err)
         th_json_path_set(obj, "status.conditions", th_json_dup(conditions));
     }
     if (th_json_len(behavior) > 0) {
-        th_json_path_set(obj, "spec.behavior", recase(behavior, false));
+        th_json_path_set(obj, "spec.behavior", th_recase(behavior, false));
     }
     th_json_set_str(obj, "apiVersion", "autoscaling/v2");
     return 0;
@@ -252,7 +251,7 @@ int th_hpa_from_storage(struct th_json *obj, struct th_err *err)
         set_annotation(obj, PREFIX "conditions", conditions);
     }
     if (behavior) {
-        TH_AUTO(th_json) struct th_json *go = recase(behavior, true);
+        TH_AUTO(th_json) struct th_json *go = th_recase(behavior, true);
         set_annotation(obj, PREFIX "behavior", go);
     }
     static const char *const gone[] = {"spec.metrics", "spec.behavior", "status.currentMetrics",

@@ -111,36 +111,6 @@ void th_pod_validate_update(const struct th_req_ctx *c, const struct th_json *ob
     }
 }
 
-/* ---- Workloads ---- */
-
-void th_workload_validate(const struct th_req_ctx *c, const struct th_json *obj, struct th_err *err)
-{
-    (void)c;
-    const struct th_json *selector = th_json_path(obj, "spec.selector");
-    const struct th_json *labels = th_json_path(obj, "spec.template.metadata.labels");
-    int64_t replicas = th_json_path_int(obj, "spec.replicas", 1);
-    struct th_selector *sel TH_AUTO(th_selector) = NULL;
-    struct th_err parse TH_CLEANUP(th_err_done) = TH_ERR_INIT;
-    if (replicas < 0) {
-        th_invalid_int(err, "spec.replicas", replicas, "must be greater than or equal to 0");
-    }
-    if (!selector) {
-        th_invalid_required(err, "spec.selector", "");
-    } else if (th_selector_from_json(selector, &sel, &parse) < 0) {
-        th_invalid_value(err, "spec.selector", selector, parse.msg ? parse.msg : "invalid label selector");
-    } else if (th_selector_empty(sel)) {
-        th_invalid_value(err, "spec.selector", selector, "empty selector is invalid for deployment");
-    } else if (!th_selector_matches(sel, labels)) {
-        th_invalid_value(err, "spec.template.metadata.labels", labels,
-                         "`selector` does not match template `labels`");
-    }
-    const char *policy = th_json_path_str(obj, "spec.template.spec.restartPolicy");
-    if (policy && !th_streq(policy, "Always")) {
-        static const char *const only[] = {"Always", NULL};
-        th_invalid_not_supported(err, "spec.template.spec.restartPolicy", policy, only);
-    }
-}
-
 /* ---- scale ---- */
 
 int th_scale_get(const struct th_req_ctx *c, const struct th_json *obj, struct th_json **ret,

@@ -66,15 +66,18 @@ typedef int th_sub_create_fn(const struct th_req_ctx *c, const char *ns, const c
                              const struct th_json *body, struct th_json **ret, struct th_err *err);
 th_prepare_create_fn th_namespace_prepare_create, th_pod_prepare_create,
     th_service_prepare_create;
+th_prepare_create_fn th_job_prepare_create; /* its own selector, and labels that match it */
 th_prepare_create_fn th_phase_pending; /* status: {phase: Pending} */
 th_prepare_update_fn th_namespace_prepare_update, th_pod_prepare_update,
     th_service_prepare_update;
-th_validate_fn th_pod_validate_create, th_service_validate, th_workload_validate;
-th_validate_update_fn th_service_validate_update;
 th_prepare_create_fn th_csr_prepare_create; /* certificates_csr.c */
 th_prepare_update_fn th_csr_prepare_update;
 th_validate_fn th_csr_validate;
 th_validate_update_fn th_csr_validate_update, th_csr_validate_status;
+th_validate_fn th_pod_validate_create, th_service_validate, th_statefulset_validate_create,
+    th_revision_validate_create, th_job_validate_create, th_cronjob_validate_create;
+th_validate_update_fn th_service_validate_update, th_statefulset_validate_update,
+    th_job_validate_update, th_workload_validate_status;
 int64_t th_pod_grace(const struct th_req_ctx *c, const struct th_json *obj, int64_t asked);
 bool th_namespace_hold(const struct th_req_ctx *c, struct th_json *obj);
 int th_service_allocate(const struct th_req_ctx *c, struct th_json *obj, const struct th_json *old,
@@ -99,6 +102,8 @@ th_virtual_fn th_review_access, th_review_local_access, th_review_self_access,
     th_review_rules; /* authorization_reviews.c */
 
 /* ---- Other served forms ---- */
+/* A copy whose members begin with an upper (or lower) case letter at every level: Go's names. */
+struct th_json *th_recase(const struct th_json *v, bool upper);
 int th_event_to_storage(struct th_json *obj, struct th_err *err);
 int th_event_from_storage(struct th_json *obj, struct th_err *err);
 int th_hpa_to_storage(struct th_json *obj, struct th_err *err);

@@ -53,6 +53,10 @@ void th_rules_check(const struct th_type *t, const struct th_json *obj, struct t
 /* The same for a part of an object, at the view's path. */
 void th_rules_check_view(const struct th_type *t, const struct th_view *v);
 
+/* Numbers and percentages (rules_apps.c). */
+int64_t th_int_or_percent(const struct th_json *v);
+void th_check_int_or_percent(const struct th_view *v, const char *member);
+void th_check_at_most_100_percent(const struct th_view *v, const char *member);
 /* The name of a CSI driver at member (rules_volumes.c). */
 void th_check_driver_name(const struct th_view *v, const char *member);
 

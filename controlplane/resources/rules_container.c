@@ -228,6 +228,15 @@ static const struct th_json *find_volume(const struct th_view *ctr, const char *
             return v.obj;
         }
     }
+    /* A StatefulSet makes a volume of each of its claims: spec.template.spec is below that spec. */
+    const struct th_view *template = ctr->up ? ctr->up->up : NULL;
+    const struct th_view *set = template ? template->up : NULL;
+    for (size_t i = 0; set && i < th_view_len(set, "volumeClaimTemplates"); i++) {
+        struct th_view claim = th_view_item(set, "volumeClaimTemplates", i);
+        if (th_view_is(&claim, "metadata.name", name)) {
+            return claim.obj;
+        }
+    }
     return NULL;
 }
 
@@ -330,7 +339,8 @@ static void check_device(const struct th_view *ctr, size_t i)
     }
     if (!volume) {
         th_bad_not_found(&d, "name", name);
-    } else if (!th_json_get(volume, "persistentVolumeClaim") && !th_json_get(volume, "ephemeral")) {
+    } else if (!th_json_get(volume, "persistentVolumeClaim") && !th_json_get(volume, "ephemeral") &&
+               !th_json_get(volume, "metadata")) {
         th_bad_str(&d, "name", name, "can only use volume source type of PersistentVolumeClaim or "
                                      "Ephemeral for block mode");
     }

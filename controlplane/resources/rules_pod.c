@@ -16,8 +16,10 @@ static bool in_pod(const struct th_view *v)
 
 void th_rule_pod_template(const struct th_view *v)
 {
-    th_check_labels(v, "metadata.labels");
-    th_check_annotations(v, "metadata.annotations");
+    struct th_view meta = th_view_at(v, "metadata");
+    meta.member = NULL; /* upstream's paths leave metadata out */
+    th_check_labels(&meta, "labels");
+    th_check_annotations(&meta, "annotations");
     if (th_view_len(v, "spec.ephemeralContainers") > 0) {
         th_bad_forbidden(v, "spec.ephemeralContainers",
                          "ephemeral containers not allowed in pod template");
