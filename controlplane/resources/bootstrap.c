@@ -35,8 +35,8 @@ static struct th_json *kubernetes_service(const struct th_cluster *k)
 
 static void kubernetes_endpoints(const struct th_cluster *k, struct th_json *all)
 {
-    if (!k->advertise_ip || !*k->advertise_ip) {
-        return;
+    if (!k->advertise_ip || !*k->advertise_ip || th_startswith(k->advertise_ip, "127.")) {
+        return; /* a loopback address is no endpoint of anything */
     }
     th_json_append(
         all,

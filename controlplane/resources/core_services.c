@@ -7,7 +7,6 @@
 #include "controlplane/resources/cluster.h"
 #include "controlplane/resources/ipalloc.h"
 #include "base/buf.h"
-#include "controlplane/schema/names.h"
 #include "controlplane/schema/selector.h"
 #include "controlplane/schema/validate.h"
 #include <inttypes.h>
@@ -118,9 +117,31 @@ static void set_families(struct th_json *svc)
     }
 }
 
+/* clusterIP and clusterIPs say the same; a client that speaks of one means both. */
+static void sync_ips(struct th_json *spec, const struct th_json *old)
+{
+    const char *ip = th_json_path_str(spec, "clusterIP"), *was = th_json_path_str(old, "clusterIP");
+    const struct th_json *ips = th_json_get(spec, "clusterIPs");
+    bool changed = !th_streq(ip ? ip : "", was ? was : "");
+    if (changed && th_json_equal(ips, th_json_get(old, "clusterIPs"))) {
+        if (!ip || !*ip) {
+            (void)th_json_del(spec, "clusterIPs");
+        } else if (th_json_len(ips) == 0) {
+            struct th_json *one = th_json_array();
+            th_json_append_str(one, ip);
+            th_json_set(spec, "clusterIPs", one);
+        } else {
+            th_json_set_at(th_json_get(spec, "clusterIPs"), 0, th_json_string(ip));
+        }
+    } else if (!changed && old && th_json_len(ips) > 0) {
+        th_json_set(spec, "clusterIP", th_json_dup(th_json_at(ips, 0)));
+    }
+}
+
 void th_service_prepare_create(const struct th_req_ctx *c, struct th_json *obj)
 {
     (void)c;
+    sync_ips(th_json_get(obj, "spec"), NULL);
     th_json_set(obj, "status", th_json_build("{'loadBalancer':{}}"));
     set_families(obj);
 }
@@ -158,14 +179,16 @@ void th_service_prepare_update(const struct th_req_ctx *c, struct th_json *obj,
     (void)c;
     struct th_json *spec = th_json_get(obj, "spec");
     struct th_json *ports = th_json_get(spec, "ports");
+    if (!is_type(obj, "ExternalName") && !is_type(old, "ExternalName")) {
+        keep_allocated(obj, old);
+    }
+    sync_ips(spec, th_json_get(old, "spec"));
     if (is_type(obj, "ExternalName")) {
         static const char *const dropped[] = {"clusterIP", "clusterIPs", "ipFamilies",
                                               "ipFamilyPolicy", "internalTrafficPolicy"};
         for (size_t i = 0; i < TH_ARRAY_LEN(dropped) && !is_type(old, "ExternalName"); i++) {
             (void)th_json_del(spec, dropped[i]);
         }
-    } else if (!is_type(old, "ExternalName")) {
-        keep_allocated(obj, old);
     }
     if (!has_node_ports(obj) && has_node_ports(old) && !is_type(obj, "LoadBalancer")) {
         for (size_t i = 0; i < th_json_len(ports); i++) {
@@ -183,59 +206,6 @@ void th_service_prepare_update(const struct th_req_ctx *c, struct th_json *obj,
         (void)th_json_del(spec, "healthCheckNodePort");
     }
     set_families(obj);
-}
-
-/* ---- Validation ---- */
-
-void th_service_validate(const struct th_req_ctx *c, const struct th_json *obj, struct th_err *err)
-{
-    (void)c;
-    const struct th_json *ports = th_json_path(obj, "spec.ports");
-    size_t n = th_json_len(ports);
-    bool headless = th_streq(th_json_path_str(obj, "spec.clusterIP"), "None");
-    if (check_port(obj) && !has_check_port(obj)) {
-        th_invalid_int(err, "spec.healthCheckNodePort", check_port(obj),
-                       "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'");
-    }
-    if (n == 0 && !headless && !is_type(obj, "ExternalName")) {
-        th_invalid_required(err, "spec.ports", "");
-    }
-    if (is_type(obj, "ExternalName") && !th_json_path_str(obj, "spec.externalName")) {
-        th_invalid_required(err, "spec.externalName", "");
-    }
-    for (size_t i = 0; i < n; i++) {
-        const struct th_json *p = th_json_at(ports, i);
-        const char *name = th_json_path_str(p, "name");
-        int64_t number = th_json_path_int(p, "port", 0);
-        th_autofree char *port_path = th_field_path("spec.ports[%zu].port", i);
-        th_autofree char *name_path = th_field_path("spec.ports[%zu].name", i);
-        if (number < 1 || number > 65535) {
-            th_invalid_int(err, port_path, number, "must be between 1 and 65535, inclusive");
-        }
-        if (n > 1 && (!name || !*name)) {
-            th_invalid_required(err, name_path, "");
-        }
-        if (name && *name && th_name_dns1123_label(name)) {
-            th_invalid_str(err, name_path, name, th_name_dns1123_label(name));
-        }
-        for (size_t k = 0; k < i; k++) {
-            if (name && *name && th_streq(name, th_json_path_str(th_json_at(ports, k), "name"))) {
-                th_invalid_duplicate(err, name_path, th_json_get(p, "name"));
-            }
-        }
-    }
-}
-
-void th_service_validate_update(const struct th_req_ctx *c, const struct th_json *obj,
-                            const struct th_json *old, struct th_err *err)
-{
-    (void)c;
-    const char *was = th_json_path_str(old, "spec.clusterIP");
-    const char *now = th_json_path_str(obj, "spec.clusterIP");
-    if (was && *was && !is_type(old, "ExternalName") && !is_type(obj, "ExternalName") &&
-        !th_streq(was, now)) {
-        th_invalid_str(err, "spec.clusterIPs[0]", now ? now : "", "may not change once set");
-    }
 }
 
 /* ---- Allocation ---- */

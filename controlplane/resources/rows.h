@@ -66,16 +66,19 @@ typedef int th_sub_create_fn(const struct th_req_ctx *c, const char *ns, const c
                              const struct th_json *body, struct th_json **ret, struct th_err *err);
 th_prepare_create_fn th_namespace_prepare_create, th_pod_prepare_create,
     th_service_prepare_create;
+th_prepare_create_fn th_pvc_prepare_create; /* Pending; dataSource and dataSourceRef agree */
 th_prepare_create_fn th_job_prepare_create; /* its own selector, and labels that match it */
 th_prepare_create_fn th_phase_pending; /* status: {phase: Pending} */
 th_prepare_update_fn th_namespace_prepare_update, th_pod_prepare_update,
-    th_service_prepare_update;
+    th_service_prepare_update, th_secret_prepare_update;
 th_prepare_create_fn th_csr_prepare_create; /* certificates_csr.c */
 th_prepare_update_fn th_csr_prepare_update;
 th_validate_fn th_csr_validate;
 th_validate_update_fn th_csr_validate_update, th_csr_validate_status;
-th_validate_fn th_pod_validate_create, th_service_validate, th_statefulset_validate_create,
+th_validate_fn th_pod_validate_create, th_statefulset_validate_create,
     th_revision_validate_create, th_job_validate_create, th_cronjob_validate_create;
+th_validate_update_fn th_data_validate_update, th_quota_validate_update, th_quota_validate_status,
+    th_node_validate_update, th_pv_validate_update, th_pvc_validate_update;
 th_validate_update_fn th_service_validate_update, th_statefulset_validate_update,
     th_job_validate_update, th_workload_validate_status;
 int64_t th_pod_grace(const struct th_req_ctx *c, const struct th_json *obj, int64_t asked);

@@ -527,6 +527,9 @@ void th_rule_volume_spec(const struct th_view *v)
         th_bad_required(v, "nodeAffinity.required", "must specify required node constraints");
     }
     check_one_source(v, "capacity|claimRef|nodeAffinity|accessModes|mountOptions");
+    if (th_view_has(v, "local") && !th_view_has(v, "nodeAffinity")) {
+        th_bad_required(v, "nodeAffinity", "Local volume requires node affinity");
+    }
     if (th_view_is(v, "hostPath.path", "/") && th_streq(reclaim, "Recycle")) {
         th_bad_forbidden(v, "persistentVolumeReclaimPolicy",
                          "may not be 'recycle' for a hostPath mount of '/'");
