@@ -76,11 +76,12 @@ th_prepare_update_fn th_csr_prepare_update;
 th_validate_fn th_csr_validate;
 th_validate_update_fn th_csr_validate_update, th_csr_validate_status;
 th_validate_fn th_pod_validate_create, th_statefulset_validate_create,
-    th_revision_validate_create, th_job_validate_create, th_cronjob_validate_create;
+    th_revision_validate_create, th_ingress_validate_create, th_job_validate_create, th_cronjob_validate_create;
 th_validate_update_fn th_data_validate_update, th_quota_validate_update, th_quota_validate_status,
     th_node_validate_update, th_pv_validate_update, th_pvc_validate_update;
 th_validate_update_fn th_service_validate_update, th_statefulset_validate_update,
-    th_job_validate_update, th_workload_validate_status;
+    th_job_validate_update, th_workload_validate_status, th_service_cidr_validate_update,
+    th_pdb_validate_status;
 int64_t th_pod_grace(const struct th_req_ctx *c, const struct th_json *obj, int64_t asked);
 bool th_namespace_hold(const struct th_req_ctx *c, struct th_json *obj);
 int th_service_allocate(const struct th_req_ctx *c, struct th_json *obj, const struct th_json *old,

@@ -59,6 +59,8 @@ void th_check_int_or_percent(const struct th_view *v, const char *member);
 void th_check_at_most_100_percent(const struct th_view *v, const char *member);
 /* An address that traffic can be sent to (rules_core.c). */
 void th_check_endpoint_ip(const struct th_view *v, const char *member, const char *ip);
+/* "example.com/thing" (rules_net.c). */
+void th_check_domain_path(const struct th_view *v, const char *member, const char *value);
 /* The name of a CSI driver at member (rules_volumes.c). */
 void th_check_driver_name(const struct th_view *v, const char *member);
 

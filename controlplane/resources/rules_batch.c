@@ -304,20 +304,7 @@ static void check_managed_by(const struct th_view *v)
     if (!th_view_has(v, "managedBy")) {
         return;
     }
-    const char *slash = strchr(s, '/');
-    if (!*s) {
-        th_bad_required(v, "managedBy", "");
-    } else if (!slash || slash == s || !slash[1]) {
-        th_bad_str(v, "managedBy", s,
-                   "must be a domain-prefixed path (such as \"acme.io/foo\")");
-    } else {
-        th_autofree char *host = th_xstrndup(s, (size_t)(slash - s));
-        const char *msgs[TH_NAME_MSGS];
-        size_t n = th_name_messages(TH_NAME_DNS1123_SUBDOMAIN, host, msgs);
-        for (size_t i = 0; i < n; i++) {
-            th_bad_str(v, "managedBy", host, msgs[i]);
-        }
-    }
+    th_check_domain_path(v, "managedBy", s);
     if (strlen(s) > 63) {
         th_bad_too_long(v, "managedBy", 63);
     }

@@ -603,10 +603,10 @@ void th_rule_endpoint_subset(const struct th_view *v)
         for (size_t i = 0; i < th_view_len(v, lists[l]); i++) {
             struct th_view a = th_view_item(v, lists[l], i);
             const char *ip = th_view_str(&a, "ip"), *host = th_view_str(&a, "hostname");
-            if (th_name_ip(ip)) {
-                th_bad_str(&a, "ip", ip, "must be a valid IP address");
-            } else {
+            if (th_check_format(&a, "ip", ip, TH_NAME_IP)) {
                 th_check_endpoint_ip(&a, "ip", ip);
+            } else {
+                th_bad_str(&a, "ip", ip, "must be a valid IP address"); /* upstream says both */
             }
             if (*host) {
                 (void)th_check_format(&a, "hostname", host, TH_NAME_DNS1123_LABEL);
