@@ -77,7 +77,7 @@ th_validate_fn th_csr_validate;
 th_validate_update_fn th_csr_validate_update, th_csr_validate_status;
 th_validate_fn th_pod_validate_create, th_statefulset_validate_create,
     th_revision_validate_create, th_ingress_validate_create, th_job_validate_create, th_cronjob_validate_create;
-th_validate_update_fn th_data_validate_update, th_quota_validate_update, th_quota_validate_status,
+th_validate_update_fn th_csi_driver_validate_update, th_data_validate_update, th_quota_validate_update, th_quota_validate_status,
     th_node_validate_update, th_pv_validate_update, th_pvc_validate_update;
 th_validate_update_fn th_service_validate_update, th_statefulset_validate_update,
     th_job_validate_update, th_workload_validate_status, th_service_cidr_validate_update,

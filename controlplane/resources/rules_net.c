@@ -232,7 +232,8 @@ void th_rule_ingress_rule(const struct th_view *v)
 void th_rule_ingress_spec(const struct th_view *v)
 {
     if (th_view_len(v, "rules") == 0 && !th_view_has(v, "defaultBackend")) {
-        th_bad_value(v, NULL, "");
+        th_bad_json(v, NULL, th_view_get(v, "rules"),
+                    "either `defaultBackend` or `rules` must be specified");
     }
     for (size_t i = 0; i < th_view_len(v, "tls"); i++) {
         struct th_view t = th_view_item(v, "tls", i);
