@@ -96,6 +96,26 @@ void th_api_set_ready(struct th_api *api, bool ready)
     __atomic_store_n(&api->ready, ready, __ATOMIC_RELEASE);
 }
 
+/* What the cluster's own endpoints say follows the address that is advertised now. */
+static int refresh(struct th_api *api, struct th_gvr gvr, const struct th_json *want,
+                   struct th_json *have, struct th_err *err)
+{
+    static const char *const members[] = {"subsets", "endpoints", "ports"};
+    bool changed = false;
+    if (!th_streq(gvr.plural, "endpoints") && !th_streq(gvr.plural, "endpointslices")) {
+        return 0;
+    }
+    for (size_t i = 0; i < TH_ARRAY_LEN(members); i++) {
+        const struct th_json *m = th_json_get(want, members[i]);
+        if (m && !th_json_equal(m, th_json_get(have, members[i]))) {
+            th_json_set(have, members[i], th_json_dup(m));
+            changed = true;
+        }
+    }
+    return !changed ? 0
+                    : th_client_update(api->client, gvr, "default", "kubernetes", "", have, NULL, err);
+}
+
 int th_api_bootstrap(struct th_api *api, struct th_err *err)
 {
     TH_AUTO(th_json) struct th_json *all = th_bootstrap_objects(api->cluster);
@@ -113,7 +133,9 @@ int th_api_bootstrap(struct th_api *api, struct th_err *err)
         const char *name = th_json_path_str(o, "metadata.name");
         struct th_gvr gvr = {g, v, r->plural};
         TH_AUTO_ERR struct th_err local = TH_ERR_INIT;
-        if (th_client_get(api->client, gvr, ns, name, NULL, &local) >= 0) {
+        TH_AUTO(th_json) struct th_json *have = NULL;
+        if (th_client_get(api->client, gvr, ns, name, &have, &local) >= 0) {
+            TH_TRY(refresh(api, gvr, o, have, err));
             continue;
         }
         th_err_done(&local);

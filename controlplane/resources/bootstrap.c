@@ -1,7 +1,7 @@
 /*
- * The objects of a new cluster, made when missing at every start: the four namespaces, the Service
- * `kubernetes` with the API server behind it, the DNS Service (the node agent answers it), and the
- * two system priority classes' kin as they get rows.
+ * The objects of a new cluster, made when missing at every start: the four namespaces, the system
+ * priority classes, the Service `kubernetes` with the API server behind it, its ServiceCIDR, the DNS
+ * Service (the node agent answers it), and what API Priority and Fairness has upstream.
  */
 #include "controlplane/resources/resource.h"
 #include "controlplane/resources/cluster.h"
@@ -68,6 +68,34 @@ static struct th_json *dns_service(const struct th_cluster *k)
                          k->dns_ip);
 }
 
+static struct th_json *service_cidr(const struct th_cluster *k)
+{
+    return th_json_build("{'apiVersion':'networking.k8s.io/v1','kind':'ServiceCIDR','metadata':"
+                         "{'name':'kubernetes'},'spec':{'cidrs':[%s]}}",
+                         k->service_cidr);
+}
+
+static void priority_classes(struct th_json *all)
+{
+    static const struct {
+        const char *name, *what;
+        int64_t value;
+    } classes[] = {
+        {"system-node-critical",
+         "Used for system critical pods that must not be moved from their current node.",
+         2000001000},
+        {"system-cluster-critical",
+         "Used for system critical pods that must run in the cluster, but can be moved to another "
+         "node if necessary.",
+         2000000000}};
+    for (size_t i = 0; i < TH_ARRAY_LEN(classes); i++) {
+        th_json_append(all, th_json_build("{'apiVersion':'scheduling.k8s.io/v1','kind':"
+                                          "'PriorityClass','metadata':{'name':%s},'value':%d,"
+                                          "'description':%s}",
+                                          classes[i].name, classes[i].value, classes[i].what));
+    }
+}
+
 struct th_json *th_bootstrap_objects(const void *cluster)
 {
     const struct th_cluster *k = cluster;
@@ -77,7 +105,9 @@ struct th_json *th_bootstrap_objects(const void *cluster)
             all, th_json_build("{'apiVersion':'v1','kind':'Namespace','metadata':{'name':%s}}",
                                namespaces[i]));
     }
+    priority_classes(all);
     if (k && k->services && k->service_cidr) {
+        th_json_append(all, service_cidr(k));
         th_json_append(all, kubernetes_service(k));
         kubernetes_endpoints(k, all);
         if (k->dns_ip) {

@@ -145,18 +145,6 @@ int th_binding_create(const struct th_req_ctx *c, const char *ns, const struct t
 
 /* ---- Other subresources ---- */
 
-int th_pod_evict(const struct th_req_ctx *c, const char *ns, const char *name, const struct th_json *body,
-                 struct th_json **ret, struct th_err *err)
-{
-    struct th_delete_opts o = TH_DELETE_OPTS_INIT;
-    o.grace_s = th_json_path_int(body, "deleteOptions.gracePeriodSeconds", -1);
-    o.uid = th_json_path_str(body, "deleteOptions.preconditions.uid");
-    TH_TRY(th_client_delete(c->client, TH_GVR_PODS, ns, name, &o, NULL, err));
-    *ret = th_json_build("{'kind':'Status','apiVersion':'v1','metadata':{},'status':'Success','code':%d}",
-                         (int64_t)201);
-    return 0;
-}
-
 int th_pod_ephemeral(const struct th_req_ctx *c, const struct th_json *old, const struct th_json *body,
                      struct th_json **ret, struct th_err *err)
 {
