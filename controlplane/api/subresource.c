@@ -169,6 +169,8 @@ int th_verb_sub_create(struct th_call *c, struct th_err *err)
     if (!c->sub->create) {
         return post_change(c, body, err);
     }
+    TH_TRY(th_admit_mutate(c, body, NULL, err));
+    TH_TRY(th_admit_validate(c, body, NULL, err));
     struct th_json *answer = NULL;
     TH_TRY(c->sub->create(&c->ctx, ns, c->route.name, body, &answer, err));
     return th_respond_tree(c, 201, answer, err);

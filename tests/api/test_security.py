@@ -434,6 +434,101 @@ class AlwaysAllow(Base):
         self.assertEqual(roles["items"], [])
 
 
+class Nodes(Base):
+    """What a node's agent may do: the Node authorizer and NodeRestriction."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        for n in ("n1", "n2"):
+            cls.k("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "Node", "metadata": {"name": n}}))
+        for name in ("mine", "other", "env"):
+            cls.k("create", "secret", "generic", name, "--from-literal=a=b")
+        cls.k("create", "cm", "conf")
+        cls.k("create", "sa", "acc")
+        for name, node in (("p1", "n1"), ("p2", "n2")):
+            cls.k("apply", "-f", "-", stdin=json.dumps({
+                "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+                "spec": {"nodeName": node, "serviceAccountName": "acc", "containers": [
+                    {"name": "c", "image": "i", "envFrom": [{"secretRef": {"name": "env" if node == "n1" else "other"}}]}],
+                    "volumes": [{"name": "v", "secret": {"secretName": "mine"}}, {"name": "c", "configMap": {"name": "conf"}}]
+                    if node == "n1" else []}}))
+
+    def node(self, method, path, body=None):
+        return self.c.api(method, path, body, user="system:node:n1", groups=["system:nodes"])
+
+    def refused(self, got, *parts):
+        status, obj = got
+        self.assertEqual((status, obj["reason"]), (403, "Forbidden"), obj)
+        for p in parts:
+            self.assertIn(p, obj["message"])
+
+    def test_only_what_its_pods_lead_to_is_readable(self):
+        ns = "/api/v1/namespaces/default/"
+        for path in ("secrets/mine", "secrets/env", "configmaps/conf", "configmaps/kube-root-ca.crt", "pods/p1"):
+            self.assertIn(self.node("GET", ns + path)[0], (200, 404), path)
+        self.refused(self.node("GET", ns + "secrets/other"),
+                     'User "system:node:n1" cannot get resource "secrets" in API group "" in the namespace "default": '
+                     "no relationship found between node 'n1' and this object")
+        self.refused(self.node("GET", ns + "configmaps/nothing"), "no relationship found")
+        self.refused(self.node("GET", ns + "secrets"), "No Object name found")
+        self.refused(self.node("GET", "/api/v1/secrets"), "can only read namespaced object of this type")
+        self.refused(self.node("GET", ns + "pods/p2"), "no relationship found")
+        self.refused(self.node("GET", "/api/v1/pods"), "can only list/watch pods with spec.nodeName field selector")
+        self.assertEqual(self.node("GET", "/api/v1/pods?fieldSelector=spec.nodeName%3Dn1")[0], 200)
+        self.refused(self.node("GET", "/api/v1/pods?fieldSelector=spec.nodeName%3Dn2"))
+        self.assertEqual(self.node("GET", "/api/v1/nodes/n1")[0], 200)
+        self.refused(self.node("GET", "/api/v1/nodes/n2"), "node 'n1' cannot read 'n2', only its own Node object")
+        self.refused(self.node("GET", "/api/v1/nodes"), "node 'n1' cannot read all nodes, only its own Node object")
+        self.assertEqual(self.node("GET", "/api/v1/services")[0], 200)
+        self.refused(self.node("GET", "/apis/apps/v1/deployments"))
+
+    def test_only_its_own_things_are_writable(self):
+        ns = "/api/v1/namespaces/default/"
+        pod = lambda n: self.c.api("GET", ns + "pods/" + n)[1]
+        p1 = pod("p1")
+        p1["status"]["message"] = "hello"
+        self.assertEqual(self.node("PUT", ns + "pods/p1/status", p1)[0], 200)
+        self.refused(self.node("PUT", ns + "pods/p2/status", pod("p2")),
+                     'node "n1" can only update pod status for pods with spec.nodeName set to itself')
+        self.refused(self.node("DELETE", ns + "pods/p2"), 'node "n1" can only delete pods with spec.nodeName set to itself')
+        self.refused(self.node("POST", ns + "pods", {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"},
+                                                     "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]}}),
+                     'pod does not have "kubernetes.io/config.mirror" annotation, node "n1" can only create mirror pods')
+        evict = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p2"}}
+        self.refused(self.node("POST", ns + "pods/p2/eviction", evict), "node n1 can only evict pods with spec.nodeName set to itself")
+        _, n1 = self.c.api("GET", "/api/v1/nodes/n1")
+        n1["metadata"]["labels"] = {"node-role.kubernetes.io/control-plane": "", "own.example": "1"}
+        self.refused(self.node("PUT", "/api/v1/nodes/n1", n1), "is not allowed to modify labels: node-role.kubernetes.io/control-plane")
+        n1["metadata"]["labels"] = {"own.example": "1", "kubernetes.io/os": "linux"}
+        self.assertEqual(self.node("PUT", "/api/v1/nodes/n1", n1)[0], 200)
+        _, n1 = self.c.api("GET", "/api/v1/nodes/n1")
+        n1["spec"]["taints"] = [{"key": "a", "effect": "NoSchedule"}]
+        self.refused(self.node("PUT", "/api/v1/nodes/n1", n1), 'node "n1" is not allowed to modify taints')
+        _, n2 = self.c.api("GET", "/api/v1/nodes/n2")
+        self.refused(self.node("PUT", "/api/v1/nodes/n2", n2), 'node "n1" is not allowed to modify node "n2"')
+        lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "n1"}}
+        leases = "/apis/coordination.k8s.io/v1/namespaces/%s/leases"
+        self.assertEqual(self.node("POST", leases % "kube-node-lease", lease)[0], 201)
+        self.refused(self.node("POST", leases % "default", lease), 'can only access leases in the "kube-node-lease" system namespace')
+        lease["metadata"]["name"] = "n2"
+        self.refused(self.node("POST", leases % "kube-node-lease", lease), "can only access node lease with the same name")
+
+    def test_tokens_are_for_its_own_pods(self):
+        def ask(sa, **spec):
+            return self.node("POST", f"/api/v1/namespaces/default/serviceaccounts/{sa}/token",
+                             {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec})
+
+        def ref(name):
+            uid = self.c.api("GET", "/api/v1/namespaces/default/pods/" + name)[1]["metadata"]["uid"]
+            return {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}
+        self.assertEqual(ask("acc", boundObjectRef=ref("p1"))[0], 201)
+        self.refused(ask("acc"), "node requested token not bound to a pod")
+        self.refused(ask("acc", boundObjectRef=ref("p2")), "node requested token bound to a pod scheduled on a different node")
+        self.refused(ask("acc", boundObjectRef=ref("p1"), audiences=["vault"]), 'audience "vault" not found in pod spec volume')
+        self.refused(ask("default"), "no relationship found")
+
+
 class Certificates(Base):
     extra = ("--controllers", "all")
 

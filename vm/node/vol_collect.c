@@ -108,6 +108,8 @@ static int64_t token_refresh_at(const char *token)
         return 0;
     }
     int64_t exp = th_json_path_int(o, "exp", 0), iat = th_json_path_int(o, "iat", 0);
+    /* a token that is let live longer than was asked says from when on it is stale */
+    exp = th_json_as_int(th_json_get(th_json_get(o, "kubernetes.io"), "warnafter"), exp);
     int64_t at = iat + (exp - iat) * 8 / 10;
     if (at > iat + 86400) {
         at = iat + 86400;
