@@ -193,4 +193,42 @@ def port_forward(lab):
             has(text, "error forwarding port 81 to pod pf, uid ")
 
 
-CASES = [logs, rotation, execute, attach, port_forward]
+def stats(lab):
+    lab.pod("busy", volumes=[{"name": "v", "emptyDir": {}}], containers=[
+        {"command": ["sh", "-c", "dd if=/dev/zero of=/v/f bs=1M count=3 2>/dev/null; dd if=/dev/zero of=/big bs=1M count=2 "
+                     "2>/dev/null; touch /tmp/ok; while true; do :; done"],
+         "readinessProbe": {"exec": {"command": ["cat", "/tmp/ok"]}, "periodSeconds": 1},
+         "resources": {"limits": {"cpu": "200m", "memory": "64Mi"}},
+         "volumeMounts": [{"name": "v", "mountPath": "/v"}]}])
+    yield
+    node = lab.until_ready("busy")["spec"]["nodeName"]
+    lab.must("GET", "/api/v1/nodes/%s/proxy/stats/summary" % node)
+    time.sleep(1.2)
+    s = lab.must("GET", "/api/v1/nodes/%s/proxy/stats/summary" % node)
+    n = s["node"]
+    same(n["nodeName"], node)
+    for v in (n["cpu"]["usageCoreNanoSeconds"], n["memory"]["availableBytes"], n["memory"]["workingSetBytes"],
+              n["fs"]["capacityBytes"], n["runtime"]["imageFs"]["usedBytes"]):
+        same(v > 0, True, n)
+    p = [x for x in s["pods"] if x["podRef"]["name"] == "busy"][0]
+    c = p["containers"][0]
+    same(c["name"], "main")
+    same(20_000_000 < c["cpu"]["usageNanoCores"] < 600_000_000, True, c)
+    same(100_000 < c["memory"]["workingSetBytes"] < 64 << 20, True, c)
+    same(c["rootfs"]["usedBytes"] >= 2 << 20, True, c)
+    same([v["usedBytes"] >= 3 << 20 for v in p["volume"] if v["name"] == "v"], [True])
+    same(p["ephemeral-storage"]["usedBytes"] >= 5 << 20, True, p)
+    same(p["network"]["name"], "eth0")
+    same(p["cpu"]["usageCoreNanoSeconds"] >= c["cpu"]["usageCoreNanoSeconds"], True, p)
+    text = lab.must("GET", "/api/v1/nodes/%s/proxy/metrics/resource" % node, raw=True).decode()
+    for name in ("container_cpu_usage_seconds_total", "container_memory_working_set_bytes", "container_start_time_seconds"):
+        same(bool(re.search(r'^%s\{container="main",namespace="default",pod="busy"\} [0-9.e+]+ \d+$' % name, text, re.M)),
+             True, text)
+    for name in ("pod_cpu_usage_seconds_total", "pod_memory_working_set_bytes"):
+        same(bool(re.search(r'^%s\{namespace="default",pod="busy"\} [0-9.e+]+ \d+$' % name, text, re.M)), True, text)
+    has(text, "\nnode_cpu_usage_seconds_total ")
+    has(text, "\nresource_scrape_error 0\n")
+    lab.delete("busy", 0)
+
+
+CASES = [logs, rotation, execute, attach, port_forward, stats]

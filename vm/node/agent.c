@@ -26,21 +26,27 @@ void pod_ref(struct pod *p)
     atomic_fetch_add(&p->refs, 1);
 }
 
+void ctr_views_free(struct ctr_view *v, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        free(v[i].name);
+        free(v[i].id);
+        free(v[i].dir);
+        free(v[i].log_path);
+        free(v[i].prev_log_path);
+        free(v[i].wait_reason);
+        free(v[i].cgroup);
+    }
+    free(v);
+}
+
 void pod_unref(struct pod *p)
 {
     if (!p || atomic_fetch_sub(&p->refs, 1) != 1) {
         return;
     }
     pod_free_contents(p);
-    for (size_t i = 0; i < p->n_views; i++) {
-        free(p->views[i].name);
-        free(p->views[i].id);
-        free(p->views[i].dir);
-        free(p->views[i].log_path);
-        free(p->views[i].prev_log_path);
-        free(p->views[i].wait_reason);
-    }
-    free(p->views);
+    ctr_views_free(p->views, p->n_views);
     free(p->inbox);
     free(p->pub_status);
     free(p->pub_ip);

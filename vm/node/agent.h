@@ -99,6 +99,9 @@ struct ctr_view {
     char *log_path;    /* newest instance's log or NULL */
     char *prev_log_path;
     char *wait_reason; /* not NULL: waiting to start */
+    char *cgroup;      /* of the running container, as in config.json */
+    int64_t started_ms;
+    pid_t pid;
     bool running, tty, stdin_open;
 };
 
@@ -186,6 +189,7 @@ static inline void list_or_none(const char *path, struct th_strv *ret)
 struct pod *agent_pod_find(struct agent *a, const char *uid);                    /* new reference */
 /* New reference. For servers' threads: waits a moment for a pod's first look after a start of the agent. */
 struct pod *agent_pod_by_name(struct agent *a, const char *ns, const char *name);
+void ctr_views_free(struct ctr_view *v, size_t n);
 void pod_ref(struct pod *p);
 void pod_unref(struct pod *p);
 TH_DEFINE_AUTO(pod, pod_unref)
@@ -322,7 +326,22 @@ struct cg_usage {
 };
 int cg_usage_read(const struct agent *a, const char *path, struct cg_usage *ret);
 
+struct cg_node {
+    uint64_t cpu_ns, memory_b, available_b, working_set_b;
+};
+void cg_node_usage(struct cg_node *ret); /* of the whole machine */
+
+/* ---- stats.c ---- */
+struct th_json *stats_summary(struct agent *a);                  /* /stats/summary */
+void stats_metrics_resource(struct agent *a, struct th_buf *b);  /* /metrics/resource */
+struct fs_usage {
+    uint64_t used_b, inodes;
+};
+struct fs_usage fs_usage(const char *path); /* of a folder and what is in it on the same file system */
+
 /* ---- volumes.c ---- */
+/* The volume's folder on the node; caller frees. */
+char *volume_dir(const struct pod *p, const struct th_json *vol);
 int volumes_setup(struct pod *p, struct th_err *err);   /* names the volume in the message */
 int volumes_refresh(struct pod *p, struct th_err *err); /* config maps, secrets, tokens */
 void volumes_teardown(struct pod *p);

@@ -348,6 +348,13 @@ static uint64_t file_field(const char *path, const char *key)
     return 0;
 }
 
+static uint64_t meminfo_b(const char *key)
+{
+    th_autobuf struct th_buf b = TH_BUF_INIT;
+    const char *at = th_io_read_file("/proc/meminfo", 64 << 10, &b, NULL) >= 0 ? strstr(th_buf_cstr(&b), key) : NULL;
+    return at ? strtoull(at + strlen(key), NULL, 10) * 1024 : 0;
+}
+
 bool cg_oom_killed(const struct pod *p, const char *ctr_id)
 {
     th_autofree char *pod = cg_pod_path(p);
@@ -386,4 +393,23 @@ int cg_usage_read(const struct agent *a, const char *path, struct cg_usage *ret)
     uint64_t inactive = file_field(stat, "total_inactive_file");
     ret->working_set_b = ret->memory_b > inactive ? ret->memory_b - inactive : 0;
     return 0;
+}
+
+/* From /proc, so that it means the same with either version and in a group of its own: user, nice, system,
+ * irq, softirq and steal of the first line, in ticks; memory that could be had at once is available. */
+void cg_node_usage(struct cg_node *ret)
+{
+    memset(ret, 0, sizeof(*ret));
+    th_autobuf struct th_buf b = TH_BUF_INIT;
+    unsigned long long t[8] = {0};
+    long hz = sysconf(_SC_CLK_TCK);
+    if (th_io_read_file("/proc/stat", 1 << 20, &b, NULL) >= 0 &&
+        sscanf(th_buf_cstr(&b), "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &t[0], &t[1], &t[2], &t[3], &t[4],
+               &t[5], &t[6], &t[7]) == 8 && hz > 0) {
+        ret->cpu_ns = (t[0] + t[1] + t[2] + t[5] + t[6] + t[7]) * (1000000000ull / (unsigned long long)hz);
+    }
+    uint64_t total = meminfo_b("MemTotal:"), free_b = meminfo_b("MemFree:");
+    ret->available_b = meminfo_b("MemAvailable:");
+    ret->memory_b = total > free_b ? total - free_b : 0;
+    ret->working_set_b = total > ret->available_b ? total - ret->available_b : 0;
 }

@@ -3,7 +3,7 @@
  * Few requests, each possibly long (logs -f, exec, builds): one thread per connection, so handlers
  * may simply block. Whoever may call was decided by the API server; here only names are checked.
  *
- *   GET  /healthz  /pods  /metrics  /stats/summary
+ *   GET  /healthz  /pods  /metrics  /metrics/resource  /stats/summary
  *   GET  /containerLogs/<ns>/<pod>/<container>
  *   *    /exec, /attach, /portForward  -> upgraded connections (exec.c)
  *   *    /images/...                   -> images_http.c
@@ -299,54 +299,14 @@ static struct th_json *pods_list(struct agent *a)
     return th_json_build("{'kind':'PodList','apiVersion':'v1','metadata':{},'items':%o}", items);
 }
 
-static void metric_head(struct th_buf *b, const char *name, const char *type, const char *help)
-{
-    th_buf_printf(b, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
-}
-
-/* kubelet's /metrics/resource names. */
 static void metrics_text(struct agent *a, struct th_buf *b)
 {
-    static const char *const names[] = {"container_cpu_usage_seconds_total",
-                                        "container_memory_working_set_bytes"};
-    struct th_hmap_entry *e;
-    for (int k = 0; k < 2; k++) {
-        metric_head(b, names[k], k ? "gauge" : "counter",
-                    k ? "Current working set of the container in bytes"
-                      : "Cumulative cpu time consumed by the container in core-seconds");
-        pthread_mutex_lock(&a->mu);
-        for (size_t it = 0; (e = th_hmap_next(&a->pods, &it));) {
-            struct pod *p = e->value;
-            pthread_mutex_lock(&p->mu);
-            for (size_t i = 0; i < p->n_views; i++) {
-                struct ctr_view *v = &p->views[i];
-                struct cg_usage u;
-                th_autofree char *cfg = NULL;
-                th_autobuf struct th_buf text = TH_BUF_INIT;
-                TH_AUTO(th_json) struct th_json *o = NULL;
-                if (!v->running) {
-                    continue;
-                }
-                cfg = th_path_join(v->dir, "config.json");
-                if (th_io_read_file(cfg, 1 << 20, &text, NULL) < 0 ||
-                    th_json_parse(text.p, text.n, NULL, &o, NULL) < 0 ||
-                    cg_usage_read(a, th_json_path_str(o, "linux.cgroupsPath"), &u) < 0) {
-                    continue;
-                }
-                th_buf_printf(b, "%s{container=\"%s\",namespace=\"%s\",pod=\"%s\"} ", names[k], v->name,
-                              p->ns, p->name);
-                if (k) {
-                    th_buf_printf(b, "%llu\n", (unsigned long long)u.working_set_b);
-                } else {
-                    th_buf_printf(b, "%.6f\n", (double)u.cpu_ns / 1e9);
-                }
-            }
-            pthread_mutex_unlock(&p->mu);
-        }
-        pthread_mutex_unlock(&a->mu);
-    }
-    metric_head(b, "kubelet_running_pods", "gauge", "Number of pods known to the node agent");
-    th_buf_printf(b, "kubelet_running_pods %zu\n", a->pods.n);
+    pthread_mutex_lock(&a->mu);
+    size_t pods = a->pods.n;
+    pthread_mutex_unlock(&a->mu);
+    th_buf_printf(b, "# HELP kubelet_running_pods Number of pods known to the node agent\n"
+                     "# TYPE kubelet_running_pods gauge\nkubelet_running_pods %zu\n", pods);
+    stats_metrics_resource(a, b);
 }
 
 /* ---- routing ---- */
@@ -379,8 +339,15 @@ static enum MHD_Result route(struct req *r)
     }
     if (th_streq(first, "metrics") && get) {
         th_autobuf struct th_buf b = TH_BUF_INIT;
-        metrics_text(r->a, &b);
-        return reply_text(r, 200, "text/plain; version=0.0.4", b.p, b.n);
+        bool resource = r->path.n == 2 && th_streq(r->path.v[1], "resource");
+        if (r->path.n == 1 || resource) {
+            (resource ? stats_metrics_resource : metrics_text)(r->a, &b);
+            return reply_text(r, 200, "text/plain; version=0.0.4; charset=utf-8", b.p, b.n);
+        }
+    }
+    if (th_streq(first, "stats") && r->path.n == 2 && th_streq(r->path.v[1], "summary")) {
+        TH_AUTO(th_json) struct th_json *o = stats_summary(r->a);
+        return reply_json(r, 200, o);
     }
     return reply_text(r, 404, "text/plain; charset=utf-8", "404 page not found\n", 19);
 }

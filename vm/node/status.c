@@ -389,6 +389,7 @@ struct th_json *status_build(struct pod *p)
 
 static void publish_views(struct pod *p, const char *text)
 {
+    th_autofree char *group = cg_pod_path(p);
     struct ctr_view *v = th_xcalloc(p->n_ctrs ? p->n_ctrs : 1, sizeof(*v));
     for (size_t i = 0; i < p->n_ctrs; i++) {
         struct ctr *c = &p->ctrs[i];
@@ -404,6 +405,9 @@ static void publish_views(struct pod *p, const char *text)
                                                                         : "ContainerCreating")
                                             : NULL,
             .running = running,
+            .cgroup = running ? th_path_join(group, c->cur.id) : NULL,
+            .started_ms = c->cur.started_ms,
+            .pid = running ? c->cur.pid : 0,
             .tty = th_json_path_bool(c->spec, "tty", false),
             .stdin_open = th_json_path_bool(c->spec, "stdin", false),
         };
@@ -418,15 +422,7 @@ static void publish_views(struct pod *p, const char *text)
     free(p->pub_ip);
     p->pub_ip = th_xstrdup(p->ip);
     pthread_mutex_unlock(&p->mu);
-    for (size_t i = 0; i < n_old; i++) {
-        free(old[i].name);
-        free(old[i].id);
-        free(old[i].dir);
-        free(old[i].log_path);
-        free(old[i].prev_log_path);
-        free(old[i].wait_reason);
-    }
-    free(old);
+    ctr_views_free(old, n_old);
 }
 
 static void push(struct pod *p, const char *text)

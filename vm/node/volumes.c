@@ -52,7 +52,7 @@ static const char *vol_type(const struct th_json *vol, const char **ret_plugin)
     return "emptyDir";
 }
 
-static char *vol_dir(const struct pod *p, const struct th_json *vol)
+char *volume_dir(const struct pod *p, const struct th_json *vol)
 {
     const char *plugin = NULL;
     const char *type = vol_type(vol, &plugin);
@@ -203,7 +203,7 @@ static int setup_one(struct pod *p, const struct th_json *vol, bool refresh_only
         return th_fail(err, TH_R_UNSUPPORTED, "volumes of type %s are not supported by this node yet",
                        type);
     }
-    th_autofree char *dir = vol_dir(p, vol);
+    th_autofree char *dir = volume_dir(p, vol);
     if (th_streq(type, "emptyDir")) {
         return refresh_only ? 0 : setup_empty_dir(p, vol, dir, err);
     }
@@ -360,7 +360,7 @@ static int one_mount(struct pod *p, const struct ctr *c, size_t index, const str
         return th_fail(err, TH_R_INVALID, "volume \"%s\" of container %s is not in the pod",
                        name ? name : "", c->name);
     }
-    th_autofree char *src = vol_dir(p, vol);
+    th_autofree char *src = volume_dir(p, vol);
     const char *sub = th_json_path_str(m, "subPath");
     const char *expr = th_json_path_str(m, "subPathExpr");
     th_autofree char *expanded = NULL;
