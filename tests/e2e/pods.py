@@ -356,7 +356,32 @@ def oom(lab):
     same(p["status"]["qosClass"], "Burstable")
 
 
-CASES = [plain, ends, crash_loop, start_errors, deadline, init_order, probes, hooks, oom]
+def eviction(lab):
+    """Pods over their limits of local storage are ended by the node."""
+    mib = ["sh", "-c", "dd if=/dev/zero of=$0 bs=1M count=4 2>/dev/null; sleep 1000"]
+    lab.pod("ev-dir", volumes=[{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}], containers=[
+        {"command": mib + ["/v/f"], "volumeMounts": [{"name": "v", "mountPath": "/v"}]}])
+    lab.pod("ev-ctr", containers=[{"command": mib + ["/f"], "resources": {"limits": {"ephemeral-storage": "2Mi"}}}])
+    lab.pod("ev-pod", volumes=[{"name": "v", "emptyDir": {}}], containers=[
+        {"command": mib + ["/v/f"], "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+         "resources": {"limits": {"ephemeral-storage": "2Mi"}}}])
+    lab.pod("ev-not", volumes=[{"name": "v", "emptyDir": {"sizeLimit": "100Mi"}}], containers=[
+        {"command": mib + ["/v/f"], "volumeMounts": [{"name": "v", "mountPath": "/v"}]}])
+    yield
+    for n, text in (("ev-dir", 'Usage of EmptyDir volume "v" exceeds the limit "1Mi". '),
+                    ("ev-ctr", 'Container main exceeded its local ephemeral storage limit "2Mi". '),
+                    ("ev-pod", "Pod ephemeral local storage usage exceeds the total limit of containers 2Mi. ")):
+        p = lab.until_phase(n, "Failed")
+        same((p["status"]["reason"], p["status"]["message"]), ("Evicted", text), n)
+        e = lab.until_event(n, "Evicted")
+        same((e[0], e[2]), ("Warning", text), n)
+        c = condition(p, "DisruptionTarget")
+        same((c["status"], c["reason"], c["message"]), ("True", "TerminationByKubelet", text), n)
+        lab.until_pod(n, "ended", lambda p: state_of(p)[0] == "terminated")
+    same(lab.read("ev-not")["status"]["phase"], "Running")
+
+
+CASES = [plain, ends, crash_loop, start_errors, deadline, init_order, probes, hooks, oom, eviction]
 
 
 def main(argv):

@@ -310,6 +310,10 @@ def limits(lab):
             with open("/sys/fs/cgroup/" + f % cpu) as h:
                 values.append(int(h.read()))
         same(values, [50000, 102, 64 << 20], base)
+        pids = [v for k, v in path.items() if k == "pids"]
+        if pids:
+            with open("/sys/fs/cgroup/pids%s/pids.max" % os.path.dirname(pids[0])) as h:
+                same(h.read(), "4096\n")
     score = int(lab.sh("limits", "cat /proc/1/oom_score_adj"))
     if not 2 < score < 1000:
         raise Failure("oom_score_adj is %d" % score)

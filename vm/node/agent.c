@@ -49,6 +49,8 @@ void pod_unref(struct pod *p)
     ctr_views_free(p->views, p->n_views);
     free(p->inbox);
     free(p->pub_status);
+    free(p->view.cgroup);
+    free(p->evict);
     free(p->pub_ip);
     th_strv_done(&p->finished_hooks);
     pthread_mutex_destroy(&p->mu);
@@ -439,6 +441,7 @@ int agent_start(struct agent *a, struct th_err *err)
             return th_fail_errno(err, e, TH_R_INTERNAL, "starting a worker");
         }
     }
+    TH_TRY(eviction_start(a, err));
     if (a->client) {
         TH_TRY(start_informers(a, err));
     }
@@ -448,6 +451,7 @@ int agent_start(struct agent *a, struct th_err *err)
 void agent_stop(struct agent *a)
 {
     atomic_store(&a->stopping, true);
+    eviction_stop();
     if (a->pod_inf) {
         th_informer_stop(a->pod_inf);
     }

@@ -26,7 +26,7 @@ struct node_opts {
     char *service_cidr;
     int profile_number;
     int ready_fd;
-    int64_t max_pods;
+    int64_t max_pods, pod_pids;
 };
 
 /* ---- cgroups (cgroup.c) ---- */
@@ -105,6 +105,14 @@ struct ctr_view {
     bool running, tty, stdin_open;
 };
 
+/* And of the pod, for eviction; guarded by pod.mu. */
+struct pod_view {
+    bool running;
+    char *cgroup;
+    int64_t priority;
+    uint64_t memory_request_b, disk_request_b;
+};
+
 struct pod {
     atomic_int refs;
     struct agent *a;
@@ -119,6 +127,8 @@ struct pod {
     struct th_strv finished_hooks; /* "post <ctr>" / "pre <ctr>" / "postfail <ctr> <message>" */
     struct ctr_view *views;
     size_t n_views;
+    struct pod_view view;
+    char *evict;        /* why the node ends it, or NULL */
     char *pub_status;   /* newest status as JSON text */
     char *pub_ip;
 
@@ -148,10 +158,17 @@ struct pod {
     int64_t push_retry_at;
     int push_failures;
     bool saved;           /* pod.json holds obj */
+    int64_t storage_check_at;
+};
+
+struct pressure {
+    atomic_bool on;
+    int64_t last_ms; /* mono; the watching thread's */
 };
 
 struct agent {
     struct node_opts o;
+    struct pressure memory_pressure, disk_pressure;
     struct cg cg;
     struct th_ev *ev;
     struct th_wq *wq;
@@ -320,6 +337,8 @@ bool cg_oom_killed(const struct pod *p, const char *ctr_id);
 const char *pod_qos(const struct th_json *pod); /* "Guaranteed", "Burstable", "BestEffort" */
 int64_t quantity_value(const struct th_json *q, int64_t def); /* whole units, rounded up */
 int64_t quantity_milli(const struct th_json *q, int64_t def);
+/* What the pod as a whole requests of a resource, in whole units (cpu: in thousandths). */
+int64_t pod_request(const struct pod *p, const char *resource);
 int cg_conmon_prepare(struct agent *a, char **ret_procs_path, struct th_err *err);
 struct cg_usage {
     uint64_t cpu_ns, memory_b, working_set_b;
@@ -338,6 +357,20 @@ struct fs_usage {
     uint64_t used_b, inodes;
 };
 struct fs_usage fs_usage(const char *path); /* of a folder and what is in it on the same file system */
+
+/* ---- eviction.c ---- */
+int eviction_start(struct agent *a, struct th_err *err);
+void eviction_stop(void);
+/* Is the pod over a limit of local storage? Looks at most every 10 s; a worker only. *ret (the caller frees)
+ * is upstream's message. */
+bool pod_over_storage(struct pod *p, char **ret);
+struct victim {
+    struct pod *p;
+    uint64_t used_b, request_b;
+    int64_t priority;
+};
+struct pod *eviction_choose(struct victim *v, size_t n); /* the one to end first, or NULL; borrowed */
+uint64_t eviction_disk_threshold_b(uint64_t total_b);
 
 /* ---- volumes.c ---- */
 /* The volume's folder on the node; caller frees. */
@@ -404,6 +437,7 @@ void logs_rotate(struct agent *a);
 /* ---- nodestatus.c ---- */
 int node_status_start(struct agent *a, struct th_err *err);
 void node_status_stop(struct agent *a);
+void node_status_poke(void); /* something in it has changed */
 int64_t node_memory_b(void);
 int64_t node_cpus(void);
 

@@ -5,6 +5,9 @@
  * made by crun from the limits in config.json, and <parent>/thimble/conmon for all conmons, outside
  * of the agent's own group so that whatever ends the agent by its group leaves them alone.
  *
+ * A pod has at most --pod-max-pids processes and threads, so that a fork bomb ends in its pod (upstream's
+ * default is no limit; this node is the whole cluster).
+ *
  * Version 2 is what the guest has. On version 1 (hybrid hosts, host driver) crun puts containers
  * into every controller by itself and the pod's level has no limits of its own: each container's
  * still hold. The arithmetic (shares from millicores, shares to weight, quota per 100 ms) is
@@ -142,6 +145,11 @@ static int64_t pod_sum(const struct pod *p, const char *which, const char *res, 
     return apps + sidecars > peak ? apps + sidecars : peak;
 }
 
+int64_t pod_request(const struct pod *p, const char *resource)
+{
+    return pod_sum(p, "requests", resource, false);
+}
+
 static void cg_write(const char *dir, const char *file, const char *fmt, ...) TH_PRINTF(3, 4);
 static void cg_write(const char *dir, const char *file, const char *fmt, ...)
 {
@@ -192,12 +200,20 @@ static int v2_make(struct agent *a, const char *path, bool leaf, struct th_err *
 int cg_pod_create(struct pod *p, struct th_err *err)
 {
     struct agent *a = p->a;
-    if (a->cg.version != CG_V2) {
-        return 0; /* crun makes the folders of its controllers */
-    }
     th_autofree char *path = cg_pod_path(p);
+    th_autofree char *pids = a->o.pod_pids > 0 ? th_xasprintf("%lld", (long long)a->o.pod_pids) : th_xstrdup("max");
+    if (a->cg.version != CG_V2) {
+        /* crun makes the folders of its controllers; here only what holds for the pod as a whole */
+        th_autofree char *v1 = th_xasprintf("%s/pids%s", a->cg.mount, path);
+        th_autofree char *there = th_path_join(a->cg.mount, "pids");
+        if (th_io_is_dir(there) && th_io_mkdir_p(v1, 0755, NULL) >= 0) {
+            cg_write(v1, "pids.max", "%s", pids);
+        }
+        return 0;
+    }
     TH_TRY(v2_make(a, path, false, err));
     th_autofree char *dir = th_xasprintf("%s%s", a->cg.mount, path);
+    cg_write(dir, "pids.max", "%s", pids);
     cg_write(dir, "cpu.weight", "%lld",
              (long long)weight_of(shares_of(pod_sum(p, "requests", "cpu", false))));
     int64_t cpu = pod_sum(p, "limits", "cpu", true);

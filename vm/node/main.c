@@ -36,6 +36,7 @@ static const char HELP[] =
     "  --manifest-dir DIR    static pods: one manifest per file\n"
     "  --cgroup-parent PATH  control group under which pods live (default: the root)\n"
     "  --max-pods N          (default: 110)\n"
+    "  --pod-max-pids N      processes and threads of one pod, -1: no limit (default: 4096)\n"
     "  --etc DIR             cluster.json there gives defaults for the addresses and names above\n"
     "  --ready-fd N          \"ready\\n\" is written there when the agent works\n";
 
@@ -58,6 +59,7 @@ static const struct option OPTIONS[] = {{"name", 1, NULL, 1},
                                         {"max-pods", 1, NULL, 15},
                                         {"ready-fd", 1, NULL, 16},
                                         {"etc", 1, NULL, 17},
+                                        {"pod-max-pids", 1, NULL, 18},
                                         {"no-api", 0, NULL, OPT_NO_API},
                                         {"help", 0, NULL, OPT_HELP},
                                         {NULL, 0, NULL, 0}};
@@ -129,6 +131,7 @@ static int parse(int argc, char **argv, struct node_opts *o, bool *ret_no_api)
                        &o->ports_endpoint, &o->manifest_dir, &o->cgroup_parent};
     o->ready_fd = -1;
     o->max_pods = 110;
+    o->pod_pids = 4096;
     const char *etc = NULL;
     int c;
     optind = 1;
@@ -139,6 +142,8 @@ static int parse(int argc, char **argv, struct node_opts *o, bool *ret_no_api)
             o->max_pods = strtol(optarg, NULL, 10);
         } else if (c == 16) {
             o->ready_fd = (int)strtol(optarg, NULL, 10);
+        } else if (c == 18) {
+            o->pod_pids = strtol(optarg, NULL, 10);
         } else if (c == 17) {
             etc = optarg;
         } else if (c == OPT_NO_API) {

@@ -28,7 +28,7 @@ static struct {
     pthread_t thread;
     pthread_mutex_t mu;
     pthread_cond_t cond;
-    bool running, stop;
+    bool running, stop, poked;
 } hb = {.mu = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
 
 int64_t node_memory_b(void)
@@ -127,13 +127,17 @@ static struct th_json *old_condition(const struct th_json *node, const char *typ
     return NULL;
 }
 
-static void set_conditions(const struct th_json *old_node, struct th_json *status)
+static void set_conditions(struct agent *a, const struct th_json *old_node, struct th_json *status)
 {
-    static const struct {
+    bool memory = atomic_load(&a->memory_pressure.on), disk = atomic_load(&a->disk_pressure.on);
+    const struct {
         const char *type, *status, *reason, *message;
     } rows[] = {
-        {"MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"},
-        {"DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"},
+        {"MemoryPressure", memory ? "True" : "False",
+         memory ? "KubeletHasInsufficientMemory" : "KubeletHasSufficientMemory",
+         memory ? "kubelet has insufficient memory available" : "kubelet has sufficient memory available"},
+        {"DiskPressure", disk ? "True" : "False", disk ? "KubeletHasDiskPressure" : "KubeletHasNoDiskPressure",
+         disk ? "kubelet has disk pressure" : "kubelet has no disk pressure"},
         {"PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"},
         {"Ready", "True", "KubeletReady", "kubelet is posting ready status"},
     };
@@ -193,7 +197,7 @@ static struct th_json *build_status(struct agent *a, const struct th_json *old)
 {
     struct th_json *s = th_json_object();
     set_resources(a, s);
-    set_conditions(old, s);
+    set_conditions(a, old, s);
     struct th_json *addr = th_json_array();
     th_json_append(addr, th_json_build("{'type':'InternalIP','address':%s}", a->o.node_ip));
     th_json_append(addr, th_json_build("{'type':'Hostname','address':%s}", a->o.name));
@@ -311,7 +315,7 @@ static void *heartbeat(void *arg)
     bool warned = false;
     pthread_mutex_lock(&hb.mu);
     while (!hb.stop) {
-        if (wait > 0) {
+        if (wait > 0 && !hb.poked) {
             struct timespec ts;
             clock_gettime(CLOCK_REALTIME, &ts);
             ts.tv_sec += wait / 1000;
@@ -325,6 +329,7 @@ static void *heartbeat(void *arg)
                 break;
             }
         }
+        hb.poked = false;
         pthread_mutex_unlock(&hb.mu);
         TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
         int r = write_status(a, &last, &last_ms, &err);
@@ -352,6 +357,14 @@ int node_status_start(struct agent *a, struct th_err *err)
     }
     hb.running = true;
     return 0;
+}
+
+void node_status_poke(void)
+{
+    pthread_mutex_lock(&hb.mu);
+    hb.poked = true;
+    pthread_cond_signal(&hb.cond);
+    pthread_mutex_unlock(&hb.mu);
 }
 
 void node_status_stop(struct agent *a)

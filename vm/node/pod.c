@@ -24,6 +24,8 @@
 #define BACKOFF_MS 10000
 #define BACKOFF_MAX_MS 300000
 #define BACKOFF_FORGET_MS 600000
+#define EVICTION_GRACE_S 1
+#define CRITICAL_PRIORITY 2000000000
 
 const char *pod_display(const struct pod *p, char buf[512])
 {
@@ -648,7 +650,29 @@ static void end_by_agent(struct pod *p, const char *reason, const char *message)
         p->end_reason = th_xstrdup(reason);
         p->end_message = th_xstrdup(message);
         save(p);
-        pod_event(p, "Normal", reason, NULL, "%s", message);
+        pod_event(p, th_streq(reason, "Evicted") ? "Warning" : "Normal", reason, NULL, "%s", message);
+    }
+}
+
+/* Ended because the node runs out, or because the pod itself is over a limit of storage. */
+static void check_eviction(struct pod *p)
+{
+    if (p->end_reason || pod_over(p)) {
+        return;
+    }
+    pthread_mutex_lock(&p->mu);
+    th_autofree char *why = th_steal(&p->evict);
+    pthread_mutex_unlock(&p->mu);
+    bool fresh = !p->status && !p->ip && !p->is_static &&
+                 th_json_path_int(p->obj, "spec.priority", 0) < CRITICAL_PRIORITY;
+    if (!why && fresh && atomic_load(&p->a->disk_pressure.on)) {
+        why = th_xstrdup("The node had condition: [DiskPressure]. ");
+    } else if (!why && fresh && atomic_load(&p->a->memory_pressure.on) &&
+               th_streq(pod_qos(p->obj), "BestEffort")) {
+        why = th_xstrdup("The node had condition: [MemoryPressure]. ");
+    }
+    if (why || pod_over_storage(p, &why)) {
+        end_by_agent(p, "Evicted", why);
     }
 }
 
@@ -693,8 +717,9 @@ void pod_sync(struct pod *p)
         save(p);
     }
     check_deadline(p);
+    check_eviction(p);
     if (p->end_reason || pod_over(p)) {
-        if (stop_all(p, p->grace_s)) {
+        if (stop_all(p, th_streq(p->end_reason, "Evicted") ? EVICTION_GRACE_S : p->grace_s)) {
             teardown(p);
         }
         status_publish(p);

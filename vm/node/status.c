@@ -335,10 +335,15 @@ static struct th_json *conditions(struct pod *p, const char *phase)
     } else {
         add_condition(p, l, "PodScheduled", true, NULL, NULL);
     }
+    if (th_streq(p->end_reason, "Evicted")) {
+        add_condition(p, l, "DisruptionTarget", true, "TerminationByKubelet", p->end_message);
+    }
     struct th_json *theirs = th_json_path(p->obj, "status.conditions");
     for (size_t i = 0; i < th_json_len(theirs); i++) {
         struct th_json *c = th_json_at(theirs, i);
-        if (!own_condition(th_json_path_str(c, "type"))) {
+        const char *type = th_json_path_str(c, "type");
+        bool ours = th_streq(type, "DisruptionTarget") && th_streq(p->end_reason, "Evicted");
+        if (!ours && !own_condition(type)) {
             th_json_append(l, th_json_dup(c));
         }
     }
@@ -412,7 +417,15 @@ static void publish_views(struct pod *p, const char *text)
             .stdin_open = th_json_path_bool(c->spec, "stdin", false),
         };
     }
+    int64_t memory = pod_request(p, "memory"), disk = pod_request(p, "ephemeral-storage");
+    struct pod_view view = {.running = !p->torn_down && !p->end_reason && !p->terminating,
+                            .cgroup = th_steal(&group),
+                            .priority = th_json_path_int(p->obj, "spec.priority", 0),
+                            .memory_request_b = memory > 0 ? (uint64_t)memory : 0,
+                            .disk_request_b = disk > 0 ? (uint64_t)disk : 0};
     pthread_mutex_lock(&p->mu);
+    free(p->view.cgroup);
+    p->view = view;
     struct ctr_view *old = p->views;
     size_t n_old = p->n_views;
     p->views = v;
