@@ -19,7 +19,8 @@ static const struct th_net_opts OPTS = {.node_name = "here",
                                         .pod_cidr = "10.244.0.0/24",
                                         .service_cidr = "10.96.0.0/16",
                                         .cluster_dns = "10.96.0.10",
-                                        .cluster_domain = "cluster.local"};
+                                        .cluster_domain = "cluster.local",
+                                        .ports_endpoint = "tcp:10.0.2.100:1"};
 
 static struct th_net_state *state_of(struct th_json *docs)
 {

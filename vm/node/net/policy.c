@@ -27,8 +27,18 @@
 
 struct pod {
     const char *ns, *ip;
-    const struct th_json *labels, *containers;
+    const struct th_json *labels, *ns_labels, *containers;
     bool here;
+};
+/* A peer of a rule that is pods, parsed once for all pods. */
+struct peer {
+    bool by_ns, by_pod;
+    struct th_selector *ns, *pods; /* NULL: not parsed, matches nothing */
+};
+struct peers {
+    struct peer *v;
+    size_t n;
+    bool all; /* the rule names none */
 };
 struct policy {
     const struct th_json *obj;
@@ -60,6 +70,17 @@ static bool is_over(const struct th_json *pod)
     return th_streq(phase, "Succeeded") || th_streq(phase, "Failed");
 }
 
+static const struct th_json *namespace_labels(const struct gen *g, const char *ns)
+{
+    for (size_t i = 0; i < th_json_len(g->st->namespaces); i++) {
+        const struct th_json *n = th_json_at(g->st->namespaces, i);
+        if (th_streq(th_json_path_str(n, "metadata.name"), ns)) {
+            return th_json_path(n, "metadata.labels");
+        }
+    }
+    return NULL;
+}
+
 static void read_pods(struct gen *g, const struct th_json *dns_labels)
 {
     size_t n = th_json_len(g->st->pods);
@@ -72,12 +93,14 @@ static void read_pods(struct gen *g, const struct th_json *dns_labels)
                 (struct pod){.ns = th_json_path_str(p, "metadata.namespace"),
                              .ip = ip,
                              .labels = th_json_path(p, "metadata.labels"),
+                             .ns_labels = namespace_labels(g, th_json_path_str(p, "metadata.namespace")),
                              .containers = th_json_path(p, "spec.containers"),
                              .here = th_streq(th_json_path_str(p, "spec.nodeName"), g->o->node_name)};
         }
     }
     g->pods[g->n_pods++] =
-        (struct pod){.ns = "kube-system", .ip = g->o->cluster_dns, .labels = dns_labels};
+        (struct pod){.ns = "kube-system", .ip = g->o->cluster_dns, .labels = dns_labels,
+                     .ns_labels = namespace_labels(g, "kube-system")};
 }
 
 static void read_policies(struct gen *g)
@@ -110,55 +133,59 @@ static void read_policies(struct gen *g)
     }
 }
 
-static const struct th_json *namespace_labels(const struct gen *g, const char *ns)
+static struct peers peers_new(const struct th_json *list)
 {
-    for (size_t i = 0; i < th_json_len(g->st->namespaces); i++) {
-        const struct th_json *n = th_json_at(g->st->namespaces, i);
-        if (th_streq(th_json_path_str(n, "metadata.name"), ns)) {
-            return th_json_path(n, "metadata.labels");
+    struct peers r = {.v = th_xcalloc(th_json_len(list) + 1, sizeof(struct peer)), .all = th_json_len(list) == 0};
+    for (size_t i = 0; i < th_json_len(list); i++) {
+        const struct th_json *ns = th_json_get(th_json_at(list, i), "namespaceSelector");
+        const struct th_json *pods = th_json_get(th_json_at(list, i), "podSelector");
+        if (ns || pods) {
+            struct peer *p = &r.v[r.n++];
+            p->by_ns = ns != NULL;
+            p->by_pod = pods != NULL;
+            (void)!(ns ? th_selector_from_json(ns, &p->ns, NULL) : 0);
+            (void)!(pods ? th_selector_from_json(pods, &p->pods, NULL) : 0);
         }
     }
-    return NULL;
+    return r;
 }
 
-static bool peer_is(const struct gen *g, const struct policy *p, const struct th_json *peer, const struct pod *pod)
+static void peers_done(struct peers *r)
 {
-    TH_AUTO(th_selector) struct th_selector *ns = NULL, *pods = NULL;
-    const struct th_json *by_ns = th_json_get(peer, "namespaceSelector"), *by_pod = th_json_get(peer, "podSelector");
-    if (!by_ns && !by_pod) {
-        return false;
+    for (size_t i = 0; i < r->n; i++) {
+        th_selector_free(r->v[i].ns);
+        th_selector_free(r->v[i].pods);
     }
-    if (by_ns ? th_selector_from_json(by_ns, &ns, NULL) < 0 ||
-                    !th_selector_matches(ns, namespace_labels(g, pod->ns))
-              : !th_streq(pod->ns, p->ns)) {
-        return false;
-    }
-    return !by_pod || (th_selector_from_json(by_pod, &pods, NULL) == 0 && th_selector_matches(pods, pod->labels));
+    free(r->v);
+}
+
+static bool peer_is(const struct policy *p, const struct peer *peer, const struct pod *pod)
+{
+    bool ns = peer->by_ns ? peer->ns && th_selector_matches(peer->ns, pod->ns_labels) : th_streq(pod->ns, p->ns);
+    return ns && (!peer->by_pod || (peer->pods && th_selector_matches(peer->pods, pod->labels)));
 }
 
 /* Is the pod among the peers of a rule? */
-static bool is_peer(const struct gen *g, const struct policy *p, const struct th_json *peers, const struct pod *pod)
+static bool is_peer(const struct policy *p, const struct peers *peers, const struct pod *pod)
 {
-    for (size_t i = 0; i < th_json_len(peers); i++) {
-        if (peer_is(g, p, th_json_at(peers, i), pod)) {
+    for (size_t i = 0; i < peers->n; i++) {
+        if (peer_is(p, &peers->v[i], pod)) {
             return true;
         }
     }
-    return th_json_len(peers) == 0;
+    return peers->all;
 }
 
 /* ---- one rule of a policy ---- */
 
 /* Alternatives of a match, as parts of rules: who, and which port. */
 static void peer_matches(struct gen *g, const struct policy *p, int dir, size_t number,
-                         const struct th_json *peers, struct th_strv *ret)
+                         const struct th_json *list, const struct peers *peers, struct th_strv *ret)
 {
-    bool pods = false;
-    for (size_t i = 0; i < th_json_len(peers); i++) {
-        const struct th_json *block = th_json_get(th_json_at(peers, i), "ipBlock");
+    for (size_t i = 0; i < th_json_len(list); i++) {
+        const struct th_json *block = th_json_get(th_json_at(list, i), "ipBlock");
         const char *cidr = th_json_path_str(block, "cidr");
         const struct th_json *except = th_json_get(block, "except");
-        pods = pods || !block;
         if (!th_is_cidr4(cidr)) {
             continue;
         }
@@ -172,15 +199,15 @@ static void peer_matches(struct gen *g, const struct policy *p, int dir, size_t 
         }
         th_strv_take(ret, th_buf_steal(&b, NULL));
     }
-    if (th_json_len(peers) == 0) {
+    if (peers->all) {
         th_strv_add(ret, "");
-    } else if (pods) {
+    } else if (peers->n > 0) {
         th_autofree char *set = th_xasprintf("peers-%s-%s/%zu", DIRECTIONS[dir], p->name, number);
         if (!th_nft_has_set(g->t, set)) {
             th_nft_set(g->t, set, false, "type ipv4_addr");
         }
         for (size_t i = 0; i < g->n_pods; i++) {
-            if (is_peer(g, p, peers, &g->pods[i])) {
+            if (is_peer(p, peers, &g->pods[i])) {
                 (void)th_nft_element(g->t, set, g->pods[i].ip, NULL);
             }
         }
@@ -211,7 +238,7 @@ static void add_named(struct gen *g, const char *set, const struct pod *pod, con
 /* A port by name may be another number in every pod: the pods that it is looked up in are those the
  * packet goes to. */
 static char *named_match(struct gen *g, const struct policy *p, int dir, size_t number, size_t k,
-                         const struct th_json *peers, const char *name, const char *proto)
+                         const struct peers *peers, const char *name, const char *proto)
 {
     th_autofree char *set = th_xasprintf("named-%s-%s/%zu/%zu", DIRECTIONS[dir], p->name, number, k);
     if (!th_nft_has_set(g->t, set)) {
@@ -219,7 +246,7 @@ static char *named_match(struct gen *g, const struct policy *p, int dir, size_t 
     }
     for (size_t i = 0; i < g->n_pods; i++) {
         const struct pod *pod = &g->pods[i];
-        bool goes_there = dir == EGRESS ? is_peer(g, p, peers, pod)
+        bool goes_there = dir == EGRESS ? is_peer(p, peers, pod)
                                         : th_streq(pod->ns, p->ns) && th_selector_matches(p->pods, pod->labels);
         if (goes_there) {
             add_named(g, set, pod, name, proto);
@@ -228,7 +255,7 @@ static char *named_match(struct gen *g, const struct policy *p, int dir, size_t 
     return th_xasprintf("ip daddr . meta l4proto . th dport @%s", set);
 }
 
-static void port_matches(struct gen *g, const struct policy *p, int dir, size_t number, const struct th_json *peers,
+static void port_matches(struct gen *g, const struct policy *p, int dir, size_t number, const struct peers *peers,
                          const struct th_json *ports, struct th_strv *ret)
 {
     for (size_t k = 0; k < th_json_len(ports); k++) {
@@ -254,10 +281,12 @@ static void policy_rules(struct gen *g, const char *chain, const struct policy *
 {
     const struct th_json *rules = th_json_get(th_json_get(p->obj, "spec"), DIRECTIONS[dir]);
     for (size_t i = 0; i < th_json_len(rules); i++) {
-        const struct th_json *rule = th_json_at(rules, i), *peers = th_json_get(rule, PEERS[dir]);
+        const struct th_json *rule = th_json_at(rules, i), *list = th_json_get(rule, PEERS[dir]);
+        struct peers peers = peers_new(list);
         th_autostrv struct th_strv who = TH_STRV_INIT, what = TH_STRV_INIT;
-        peer_matches(g, p, dir, i, peers, &who);
-        port_matches(g, p, dir, i, peers, th_json_get(rule, "ports"), &what);
+        peer_matches(g, p, dir, i, list, &peers, &who);
+        port_matches(g, p, dir, i, &peers, th_json_get(rule, "ports"), &what);
+        peers_done(&peers);
         for (size_t a = 0; a < who.n; a++) {
             for (size_t b = 0; b < what.n; b++) {
                 th_nft_rule(g->t, chain, "%s%s%s%sreturn", who.v[a], *who.v[a] ? " " : "", what.v[b],

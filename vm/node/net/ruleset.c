@@ -440,6 +440,18 @@ static void host_port(void *arg, const struct th_json *pod, const struct th_json
 
 /* ---- what is always there ---- */
 
+/* Host ports are the agent's to ask for ("tcp:10.0.2.100:1"), no pod's. */
+static void refuse_port_agent(struct gen *g)
+{
+    const char *at = g->o->ports_endpoint, *colon = at ? strrchr(at, ':') : NULL;
+    if (at && th_startswith(at, "tcp:") && colon > at + 4) {
+        th_autofree char *ip = th_xstrndup(at + 4, (size_t)(colon - at - 4));
+        if (th_is_ip4(ip)) {
+            th_nft_rule(g->t, "dispatch", "ip saddr %s ip daddr %s goto refuse", g->o->pod_cidr, ip);
+        }
+    }
+}
+
 static void frame(struct gen *g)
 {
     struct th_nft_table *t = g->t;
@@ -456,6 +468,7 @@ static void frame(struct gen *g)
     th_nft_rule(t, "refuse", "reject");
 
     th_nft_chain(t, "dispatch", NULL);
+    refuse_port_agent(g);
     th_nft_rule(t, "dispatch", "ip daddr . meta l4proto . th dport vmap @services");
     th_nft_rule(t, "dispatch", "ip daddr @cluster_ips goto refuse");
     th_nft_rule(t, "dispatch", "ip daddr %s return", o->cluster_dns);
