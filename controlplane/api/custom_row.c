@@ -14,6 +14,7 @@
 #include "controlplane/api/customs.h"
 #include "controlplane/resources/cells.h"
 #include "controlplane/resources/crd.h"
+#include "controlplane/schema/cel/cel_rules.h"
 #include "controlplane/schema/validate.h"
 
 #define SUB_VERBS (TH_VERB_GET | TH_VERB_PATCH | TH_VERB_UPDATE)
@@ -231,6 +232,22 @@ static void warn_finalizers(const struct th_req_ctx *c, const struct th_json *ob
     }
 }
 
+/* Faults of the kinds after which a rule's value may not be what its type says. */
+static bool blocks_rules(const struct th_err *err)
+{
+    static const char *const kinds[] = {"FieldValueNotSupported", "FieldValueRequired",
+                                        "FieldValueTooLong", "FieldValueTooMany",
+                                        "FieldValueTypeInvalid"};
+    for (size_t i = 0; i < err->n_causes; i++) {
+        for (size_t k = 0; k < TH_ARRAY_LEN(kinds); k++) {
+            if (th_streq(err->causes[i].reason, kinds[k])) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 static void validate(const struct th_req_ctx *c, const struct th_json *obj,
                      const struct th_json *old, struct th_err *err)
 {
@@ -256,6 +273,17 @@ static void validate(const struct th_req_ctx *c, const struct th_json *obj,
     if (was.n_causes == 0) {
         th_structural_validate_lists(s, obj, "", err);
     }
+    if (!(s->flags & TH_SF_HAS_RULES)) {
+        return;
+    }
+    if (blocks_rules(err)) {
+        th_err_add_cause(err, "FieldValueInvalid", "<nil>",
+                         "Invalid value: null: some validation rules were not checked because the "
+                         "object was invalid; correct the existing errors to complete validation");
+        return;
+    }
+    int64_t budget = TH_CEL_BUDGET;
+    th_cel_rules_validate(s, obj, old, "", &budget, c->warnings, err);
 }
 
 /* ---- Making rows ---- */

@@ -10,7 +10,7 @@
  * The order of causes is that of the members in the definition; upstream's is that of Go's maps.
  */
 #include "controlplane/resources/crd.h"
-#include "controlplane/schema/gotext.h"
+#include "controlplane/schema/cel/cel_rules.h"
 #include "controlplane/schema/structural.h"
 #include "controlplane/schema/validate.h"
 
@@ -588,5 +588,9 @@ void th_crd_validate_schema(const struct th_json *schema, const char *path,
         s = th_structural_new(schema, true, NULL);
         check_defaults(s, false, path, err);
     }
+    size_t plain = err->n_causes;
     check_openapi(schema, path, true, (struct place){.no_default = NULL}, err);
+    if (s && err->n_causes == plain) {
+        th_cel_rules_check(s, path, err);
+    }
 }

@@ -17,6 +17,8 @@
  */
 #include "controlplane/schema/structural.h"
 
+#include "controlplane/schema/cel/cel_rules.h"
+
 static struct th_structural *compile(const struct th_json *p, bool root, const char *type_name);
 
 const char *th_stype_name(enum th_stype t)
@@ -295,8 +297,12 @@ static struct th_structural *compile(const struct th_json *p, bool root, const c
         s->dflt_text = th_json_to_string(s->dflt);
     }
     children_of(p, s);
+    s->rules = th_cel_rules_new(th_json_get(p, "x-kubernetes-validations"), &s->n_rules);
     inherit(s);
     make_field(s, root, type_name);
+    if (root) {
+        th_cel_rules_compile(s);
+    }
     return s;
 }
 
@@ -338,6 +344,7 @@ void th_structural_free(struct th_structural *s)
     th_json_unref(s->enums);
     th_json_unref(s->dflt);
     free(s->dflt_text);
+    th_cel_rules_free(s->rules, s->n_rules);
     if (s->table) {
         free((void *)(uintptr_t)s->table->name);
         free((void *)(uintptr_t)s->table->fields);

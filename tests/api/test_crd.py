@@ -303,6 +303,55 @@ class Crd(unittest.TestCase):
         have = self.refused(self.c.api("PUT", CRDS + "/vers.example.com", d))
         self.assertTrue([m for m in have if m.startswith("status.storedVersions[0]: Invalid value: \"v1\": missing from")])
 
+    def test_validation_rules_are_evaluated(self):
+        rules = lambda *r: [dict(x) for x in r]
+        spec = {"type": "object", "required": ["min", "max"], "properties": {
+            "min": INT, "max": {"type": "integer", "x-kubernetes-validations": rules(
+                {"rule": "self < 100", "messageExpression": "'max is ' + string(self) + ', not below 100'"})},
+            "name": {"type": "string", "x-kubernetes-validations": rules(
+                {"rule": "self == oldSelf", "message": "name is immutable"})},
+            "list": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"],
+                     "items": {"type": "object", "required": ["k"], "properties": {"k": STR, "v": INT},
+                               "x-kubernetes-validations": rules({"rule": "self.v >= oldSelf.v", "reason":
+                                                                  "FieldValueForbidden", "message": "v only grows",
+                                                                  "fieldPath": ".v"})}}},
+            "x-kubernetes-validations": rules({"rule": "self.min <= self.max"})}
+        d = crd("ruleds", "Ruled", spec)
+        d["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["x-kubernetes-validations"] = rules(
+            {"rule": "self.metadata.name.startsWith('r')", "message": "names begin with r"})
+        self.define(d)
+        path = "/apis/example.com/v1/namespaces/default/ruleds"
+        have = self.refused(self.c.api("POST", path, obj("Ruled", "x", {"min": 200, "max": 150})),
+                            "<nil>: Invalid value: names begin with r",
+                            "spec: Invalid value: failed rule: self.min <= self.max",
+                            "spec.max: Invalid value: 150: max is 150, not below 100")
+        self.assertEqual(len(have), 3)
+        have = self.refused(self.c.api("POST", path, obj("Ruled", "r", {"min": "a"})))
+        self.assertIn("<nil>: Invalid value: null: some validation rules were not checked because the object was "
+                      "invalid; correct the existing errors to complete validation", have)
+        s, o = self.c.api("POST", path, obj("Ruled", "r", {"min": 1, "max": 2, "name": "n", "list": [{"k": "a", "v": 5}]}))
+        self.assertEqual(s, 201, o)
+        o["spec"].update(name="m", list=[{"k": "b", "v": 1}, {"k": "a", "v": 4}])
+        self.refused(self.c.api("PUT", path + "/r", o), 'spec.name: Invalid value: "m": name is immutable',
+                     "spec.list[1].v: Forbidden: v only grows")
+
+    def test_rules_that_do_not_compile_are_refused(self):
+        spec = dict(props(a=INT, l={"type": "array", "items": {"type": "string", "x-kubernetes-validations": [
+            {"rule": "self == oldSelf"}]}}), **{"x-kubernetes-validations": [
+                {"rule": "self.nope > 1"}, {"rule": "self.a"}, {"rule": "true", "messageExpression": "1"}]})
+        base = "spec.validation.openAPIV3Schema.properties[spec]"
+        rule = lambda r, m="": json.dumps({"Rule": r, "Message": "", "MessageExpression": m, "Reason": None,
+                                           "FieldPath": "", "OptionalOldSelf": None}, separators=(",", ":"))
+        self.refused(self.c.api("POST", CRDS, crd("bads", "Bad", spec)),
+                     base + ".x-kubernetes-validations[0].rule: Invalid value: " + rule("self.nope > 1") +
+                     ": compilation failed: ERROR: <input>:1:5: undefined field 'nope'\n | self.nope > 1\n | ....^",
+                     base + ".x-kubernetes-validations[1].rule: Invalid value: " + rule("self.a") +
+                     ": cel expression must evaluate to a bool",
+                     base + ".x-kubernetes-validations[2].messageExpression: Invalid value: " + rule("true", "1") +
+                     ": messageExpression must evaluate to a string",
+                     base + ".properties[l].items.x-kubernetes-validations[0].rule: Invalid value: \"self == oldSelf\": "
+                     "oldSelf cannot be used on the uncorrelatable portion of the schema within " + base + ".properties[l]")
+
     def test_discovery_and_openapi_follow_at_once(self):
         self.assertEqual(self.c.api("GET", "/apis/fresh.example.com")[0], 404)
         before = self.c.http("GET", "/openapi/v3")[1]["ETag"]

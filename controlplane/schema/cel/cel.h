@@ -1,0 +1,55 @@
+#ifndef TH_CEL_H
+#define TH_CEL_H
+/* The Common Expression Language as Kubernetes uses it: CRD validation rules, and whatever else
+ * evaluates expressions over objects (admission policies, match conditions).
+ *
+ * An expression is parsed and checked once against the types of its variables, and evaluated any
+ * number of times, by any thread, against values. Values are JSON trees seen through a structural
+ * schema (or none: dynamic). Evaluation costs units as upstream counts them and stops at a limit. */
+#include "controlplane/schema/structural.h"
+
+/* ---- Types of variables ---- */
+struct th_cel_var_type {
+    const char *name;
+    enum {
+        TH_CEL_VAR_DYN,
+        TH_CEL_VAR_BOOL,
+        TH_CEL_VAR_INT,
+        TH_CEL_VAR_STRING,
+        TH_CEL_VAR_SCHEMA,         /* schema is set */
+        TH_CEL_VAR_OPTIONAL_SCHEMA /* optional_type of it */
+    } kind;
+    const struct th_structural *schema; /* outlives the program */
+    bool resource; /* apiVersion, kind and metadata are members */
+};
+
+struct th_cel_prog;
+enum th_cel_result { TH_CEL_RESULT_ANY, TH_CEL_RESULT_BOOL, TH_CEL_RESULT_STRING };
+/* Compiles an expression over variables. TH_R_INVALID with what upstream's compiler prints
+ * ("ERROR: <input>:1:6: undeclared reference to 'x' (in container '')\n | ..."), or with
+ * "must evaluate to a bool" and the like when `want` is not met. */
+int th_cel_compile(const char *text, const struct th_cel_var_type *vars, size_t n_vars,
+                   enum th_cel_result want, struct th_cel_prog **ret, struct th_err *err) TH_MUST_USE;
+void th_cel_prog_free(struct th_cel_prog *p);
+TH_DEFINE_AUTO(th_cel_prog, th_cel_prog_free)
+/* Whether the expression mentions a variable. */
+bool th_cel_prog_uses(const struct th_cel_prog *p, const char *var);
+
+/* ---- Evaluation ---- */
+struct th_cel_binding {
+    const char *name;
+    const struct th_json *value; /* borrowed; only read */
+    const struct th_structural *schema; /* NULL: dynamic */
+    bool resource;
+    bool optional, present; /* optional: an optional_type, empty unless present */
+};
+#define TH_CEL_PER_CALL_LIMIT 1000000u /* cost of one expression */
+#define TH_CEL_BUDGET 10000000         /* of all expressions of one request */
+enum th_cel_outcome { TH_CEL_FALSE, TH_CEL_TRUE, TH_CEL_TEXT, TH_CEL_OTHER };
+/* Evaluates. *ret_cost gets what it cost, also on failure. *ret_text (may be NULL) gets the value of
+ * a string result, *ret_json (may be NULL) any result as JSON. Failures are TH_R_BAD_REQUEST with
+ * upstream's words ("no such key: x", "operation cancelled: actual cost limit exceeded"). */
+int th_cel_eval(const struct th_cel_prog *p, const struct th_cel_binding *vars, size_t n_vars,
+                uint64_t cost_limit, int64_t now_ms, enum th_cel_outcome *ret, uint64_t *ret_cost,
+                char **ret_text, struct th_json **ret_json, struct th_err *err) TH_MUST_USE;
+#endif
