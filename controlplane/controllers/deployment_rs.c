@@ -3,15 +3,10 @@
  * carry. Rules as k8s.io/kubernetes pkg/controller/deployment/{sync.go,util}: the new ReplicaSet is
  * the oldest one whose template equals the Deployment's (but for the hash label); a revision is one
  * more than the greatest of the others; annotations are copied but for a few.
- *
- * The hash in names and labels is FNV-1a over the template's JSON in canonical order and the
- * collision count. Upstream hashes a dump of Go structs: clients never compute it, any stable hash
- * will do.
  */
 #include "controlplane/controllers/deployment_priv.h"
 #include "base/buf.h"
 #include "base/log.h"
-#include "base/rand.h"
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -337,52 +332,11 @@ static int update_existing(struct th_deploy *x, const char *revision, struct th_
     return 0;
 }
 
-static void sort_members(const struct th_json *o, struct th_buf *b)
-{
-    if (th_json_is(o, TH_JSON_OBJECT)) {
-        struct th_strv names TH_CLEANUP(th_strv_done) = TH_STRV_INIT;
-        struct th_json_iter it = TH_JSON_ITER(o);
-        while (th_json_next(&it)) {
-            th_strv_add(&names, it.name);
-        }
-        th_strv_sort(&names);
-        for (size_t i = 0; i < names.n; i++) {
-            th_buf_printf(b, "{%s:", names.v[i]);
-            sort_members(th_json_get(o, names.v[i]), b);
-        }
-        th_buf_putc(b, '}');
-    } else if (th_json_is(o, TH_JSON_ARRAY)) {
-        for (size_t i = 0; i < th_json_len(o); i++) {
-            th_buf_putc(b, '[');
-            sort_members(th_json_at(o, i), b);
-        }
-        th_buf_putc(b, ']');
-    } else {
-        th_json_dump(o, b);
-    }
-}
-
-static void template_hash(const struct th_json *d, char out[16])
-{
-    static const char alphabet[] = "bcdfghjklmnpqrstvwxz2456789";
-    struct th_buf b TH_CLEANUP(th_buf_done) = TH_BUF_INIT;
-    sort_members(th_json_path(d, "spec.template"), &b);
-    int64_t collisions = th_json_path_int(d, "status.collisionCount", 0);
-    if (collisions) {
-        th_buf_printf(&b, "#%" PRId64, collisions);
-    }
-    char digits[16];
-    int n = snprintf(digits, sizeof(digits), "%" PRIu32, th_fnv32a(b.p, b.n, TH_FNV32A_INIT));
-    for (int i = 0; i < n; i++) {
-        out[i] = alphabet[(unsigned char)digits[i] % (sizeof(alphabet) - 1)];
-    }
-    out[n] = 0;
-}
-
 static struct th_json *build_rs(struct th_deploy *x, const char *revision)
 {
     char hash[16];
-    template_hash(x->d, hash);
+    th_template_hash(th_json_path(x->d, "spec.template"),
+                     th_json_path_int(x->d, "status.collisionCount", 0), hash);
     struct th_json *tmpl = th_json_dup(th_json_path(x->d, "spec.template"));
     th_json_set_str(th_json_path_object(tmpl, "metadata.labels"), TH_HASH_LABEL, hash);
     struct th_json *selector = th_json_dup(th_json_path(x->d, "spec.selector"));

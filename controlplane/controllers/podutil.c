@@ -2,7 +2,10 @@
  * pkg/api/v1/pod and pkg/controller/controller_utils. */
 #include "controlplane/controllers/podutil.h"
 #include "base/clock.h"
+#include "base/rand.h"
 #include "controlplane/client/client.h"
+#include <inttypes.h>
+#include <stdio.h>
 
 static struct th_json *find_condition(const struct th_json *conditions, const char *type,
                                       size_t *ret_i)
@@ -178,4 +181,20 @@ struct th_json *th_pod_from_template(const struct th_json *tmpl, const struct th
     th_json_set(meta, "ownerReferences", refs);
     th_json_set(pod, "spec", th_json_dup(th_json_get(tmpl, "spec")));
     return pod;
+}
+
+void th_template_hash(const struct th_json *tmpl, int64_t collisions, char out[16])
+{
+    static const char alphabet[] = "bcdfghjklmnpqrstvwxz2456789";
+    struct th_buf b TH_CLEANUP(th_buf_done) = TH_BUF_INIT;
+    th_json_dump_sorted(tmpl, &b);
+    if (collisions) {
+        th_buf_printf(&b, "#%" PRId64, collisions);
+    }
+    char digits[16];
+    int n = snprintf(digits, sizeof(digits), "%" PRIu32, th_fnv32a(b.p, b.n, TH_FNV32A_INIT));
+    for (int i = 0; i < n; i++) {
+        out[i] = alphabet[(unsigned char)digits[i] % (sizeof(alphabet) - 1)];
+    }
+    out[n] = 0;
 }

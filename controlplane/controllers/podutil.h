@@ -28,6 +28,10 @@ bool th_pod_is_available(const struct th_json *pod, int64_t min_ready_s, int64_t
 /* A pod object from a PodTemplateSpec: generateName "<owner>-", labels, annotations, finalizers,
  * spec, and a controlling owner reference. The caller unrefs. */
 struct th_json *th_pod_from_template(const struct th_json *tmpl, const struct th_json *owner);
+/* What names and labels of ReplicaSets and ControllerRevisions end with: FNV-1a over the template's
+ * JSON in canonical order and the collision count, in the letters of SafeEncodeString. Upstream
+ * hashes a dump of Go structs: clients never compute it, any stable hash will do. */
+void th_template_hash(const struct th_json *tmpl, int64_t collisions, char out[16]);
 /* metav1.Time of a path in milliseconds; 0 when missing. */
 int64_t th_obj_time_ms(const struct th_json *obj, const char *path);
 /* The current time as a metav1.Time string node. */
