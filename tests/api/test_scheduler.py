@@ -42,7 +42,7 @@ class Scheduling(Scene, unittest.TestCase):
         def said():
             c = self.condition(self.get(PODS + "/" + name), "PodScheduled")
             return c.get("status") == "False" and (message is None or c["message"] == message) and c
-        c = self.wait("%s is refused (%s)" % (name, message), said, timeout=15)
+        c = self.wait("%s is refused (%s)" % (name, message), said, timeout=30)
         self.assertEqual(c["reason"], "Unschedulable")
         return c["message"]
 
@@ -188,6 +188,8 @@ class Scheduling(Scene, unittest.TestCase):
         where = [zones[self.on("s%d" % i)] for i in range(6)]
         self.assertEqual((where.count("a"), where.count("b")), (3, 3))
         self.patch(NODES + "/n2", {"spec": {"unschedulable": True}})
+        self.pod("mark", nodeSelector={"kubernetes.io/hostname": "n2"})
+        self.assertIn("were unschedulable", self.why("mark"))
         self.pod("s6", labels={"app": "s"}, topologySpreadConstraints=spread)
         self.assertIn(self.on("s6"), ("n0", "n1"))
         self.pod("s7", labels={"app": "s"}, topologySpreadConstraints=spread)
