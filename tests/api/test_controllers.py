@@ -118,24 +118,26 @@ class Controllers(Scene, unittest.TestCase):
         self.assertIn("successfully rolled out", out)
 
     def watch_bounds(self, least, most):
-        """Watches pods until told; the numbers of available and of all pods stay in bounds."""
-        _, l = self.c.api("GET", self.pods)
-        pods = {p["metadata"]["name"]: p for p in l["items"]}
-        ev, conn = self.c.watch(self.pods + "?watch=1&resourceVersion=" + l["metadata"]["resourceVersion"])
+        """Watches until told: ready pods are never fewer than least, and the ReplicaSets never ask for more than most
+        (there may be more pods for a moment: one set creates before the other deletes)."""
+        ends = [self.watch_sum(self.pods, lambda p: "deletionTimestamp" not in p["metadata"] and self.condition(p, "Ready").get("status") == "True",
+                               lambda n: n >= least),
+                self.watch_sum(self.rs, lambda r: r["spec"]["replicas"], lambda n: n <= most)]
+        return lambda: [end() for end in ends]
+
+    def watch_sum(self, path, value, fits):
+        _, l = self.c.api("GET", path)
+        values = {o["metadata"]["name"]: int(value(o)) for o in l["items"]}
+        ev, conn = self.c.watch(path + "?watch=1&resourceVersion=" + l["metadata"]["resourceVersion"])
         bad = []
 
         def run():
             try:
                 for e in ev:
-                    p = e["object"]
-                    if e["type"] == "DELETED":
-                        pods.pop(p["metadata"]["name"], None)
-                    else:
-                        pods[p["metadata"]["name"]] = p
-                    live = [x for x in pods.values() if not x["metadata"].get("deletionTimestamp")]
-                    ready = [x for x in live if self.condition(x, "Ready").get("status") == "True"]
-                    if len(live) > most or len(ready) < least:
-                        bad.append((len(live), len(ready)))
+                    o = e["object"]
+                    values[o["metadata"]["name"]] = 0 if e["type"] == "DELETED" else int(value(o))
+                    if not fits(sum(values.values())):
+                        bad.append(dict(values))
             except (OSError, ValueError, AttributeError):
                 pass
         t = threading.Thread(target=run, daemon=True)
