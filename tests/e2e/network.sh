@@ -7,7 +7,7 @@ thimble=${1:?usage: network.sh THIMBLE}
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 [ "$(id -u)" = 0 ] || { echo "SKIP: the host driver needs root"; exit 77; }
-for tool in crun conmon go nsenter ip; do
+for tool in crun conmon go nsenter ip nft; do
     command -v $tool >/dev/null || { echo "SKIP: $tool is not installed"; exit 77; }
 done
 kubectl=$("$root/tests/tools/kubectl.sh")
@@ -253,6 +253,10 @@ if [ -n "$agent" ]; then
     kn rollout status deploy/echo --timeout=30s
     expect pod "tcp:$E:80" "$echo_ .*" "$(dns echo.net.$zone:A)" "NOERROR .*"
 fi
+
+step "rules that somebody took away come back"
+nsenter -t "$(init_pid)" -n nft flush ruleset
+wait_for 20 expect pod "tcp:$E:80" "$echo_ .*"
 
 step "a Service that goes takes its ways along"
 kn delete svc lb np solo --wait

@@ -253,6 +253,23 @@ static void clients_are_remembered_over_a_whole_load(void **arg)
     assert_null(strstr(said, "10.244.0.98"));
 }
 
+static void any_change_of_rules_is_noticed(void **arg)
+{
+    (void)arg;
+    if (!own_network()) {
+        print_message("no network namespace of its own may be made: not run\n");
+        skip();
+    }
+    uint32_t before = th_nft_generation();
+    assert_int_equal(th_nft_generation(), before);
+    assert_int_equal(th_nft_run("add table ip other", NULL, NULL), 0);
+    uint32_t after = th_nft_generation();
+    assert_int_not_equal(after, before);
+    TH_AUTO(th_json) struct th_json *list = NULL;
+    assert_int_equal(th_nft_run("list tables", &list, NULL), 0);
+    assert_int_equal(th_nft_generation(), after);
+}
+
 /* ---- what else is read from a snapshot ---- */
 
 static void flows_of_udp_are_stale_when_their_service_leads_elsewhere(void **arg)
@@ -338,6 +355,7 @@ int main(void)
         cmocka_unit_test(policies_give_these_rules),
         cmocka_unit_test(the_kernel_takes_changes_and_ends_where_a_whole_load_ends),
         cmocka_unit_test(clients_are_remembered_over_a_whole_load),
+        cmocka_unit_test(any_change_of_rules_is_noticed),
         cmocka_unit_test(flows_of_udp_are_stale_when_their_service_leads_elsewhere),
         cmocka_unit_test(entry_ports_differ_and_stay),
         cmocka_unit_test(source_ranges_open_to_the_host),

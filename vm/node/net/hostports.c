@@ -197,7 +197,8 @@ static void want_host_port(void *arg, const struct th_json *pod, const struct th
 {
     const char *at = th_json_path_str(port, "hostIP"), *proto = th_proto_of(port);
     int number = (int)th_json_path_int(port, "hostPort", 0);
-    bool open = !at || !*at || th_streq(at, "0.0.0.0") || th_streq(at, ((struct th_hostports *)arg)->n->o.node_ip);
+    bool open = !at || !*at || th_streq(at, "0.0.0.0") || th_startswith(at, "127.") ||
+                th_streq(at, ((struct th_hostports *)arg)->n->o.node_ip);
     (void)pod;
     if (open && !th_streq(proto, "sctp")) {
         (void)want(arg, "127.0.0.1", number, number, proto, true);

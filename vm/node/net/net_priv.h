@@ -105,6 +105,8 @@ void th_health_update(struct th_health *h, const struct th_net_opts *o, const st
 /* nft.c: runs commands in the namespace of the calling thread. ret_json (may be NULL): what they
  * print, as JSON. */
 int th_nft_run(const char *text, struct th_json **ret_json, struct th_err *err);
+/* Grows with every change of rules in this namespace, whoever makes it; 0: not to be had. */
+uint32_t th_nft_generation(void);
 /* Commands that put the clients that the kernel remembers in the table's affinity sets into a
  * table of the same names that is loaded next. */
 void th_nft_remembered(const struct th_nft_table *t, struct th_buf *ret);

@@ -12,10 +12,15 @@
 #include "vm/node/net/net_priv.h"
 #include "vm/node/net/nfttable.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <linux/netlink.h>
 #include <nftables/libnftables.h>
 #include <sched.h>
+#include <sys/socket.h>
 
 int th_nft_run(const char *text, struct th_json **ret_json, struct th_err *err)
 {
@@ -39,6 +44,42 @@ int th_nft_run(const char *text, struct th_json **ret_json, struct th_err *err)
     }
     nft_ctx_free(c);
     return r;
+}
+
+/* ---- has anybody else changed rules? ---- */
+
+uint32_t th_nft_generation(void)
+{
+    struct {
+        struct nlmsghdr h;
+        struct nfgenmsg g;
+    } req = {.h = {.nlmsg_len = sizeof(req),
+                   .nlmsg_type = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN,
+                   .nlmsg_flags = NLM_F_REQUEST},
+             .g = {.nfgen_family = AF_UNSPEC, .version = NFNETLINK_V0}};
+    char buf[1024] __attribute__((aligned(NLMSG_ALIGNTO)));
+    struct sockaddr_nl to = {.nl_family = AF_NETLINK};
+    th_autoclose int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER);
+    if (fd < 0 || sendto(fd, &req, sizeof(req), 0, (struct sockaddr *)&to, sizeof(to)) < 0) {
+        return 0;
+    }
+    ssize_t got = recv(fd, buf, sizeof(buf), 0);
+    const struct nlmsghdr *h = (const struct nlmsghdr *)(const void *)buf;
+    size_t off = NLMSG_LENGTH(NLMSG_ALIGN(sizeof(struct nfgenmsg)));
+    while (got > 0 && h->nlmsg_type == req.h.nlmsg_type - NFT_MSG_GETGEN + NFT_MSG_NEWGEN &&
+           off + NLA_HDRLEN <= (size_t)got) {
+        const struct nlattr *a = (const struct nlattr *)(const void *)(buf + off);
+        if (a->nla_len < NLA_HDRLEN) {
+            return 0;
+        }
+        if (a->nla_type == NFTA_GEN_ID && off + NLA_HDRLEN + sizeof(uint32_t) <= (size_t)got) {
+            uint32_t id;
+            memcpy(&id, buf + off + NLA_HDRLEN, sizeof(id));
+            return ntohl(id);
+        }
+        off += NLA_ALIGN(a->nla_len);
+    }
+    return 0;
 }
 
 /* ---- affinity over a restart of the agent ---- */

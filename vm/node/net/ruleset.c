@@ -436,6 +436,10 @@ static void host_port(void *arg, const struct th_json *pod, const struct th_json
                     (int)th_json_path_int(port, "containerPort", 0));
         (void)th_nft_element(g->t, "hairpin", self, NULL);
     }
+    if (at && th_startswith(at, "127.")) { /* the machine's own: its host's programs too, but no pods */
+        th_autofree char *entry = th_xasprintf("%s . %d", proto, number);
+        (void)th_nft_element(g->t, "entries", entry, verdict);
+    }
 }
 
 /* ---- what is always there ---- */

@@ -4,7 +4,9 @@
  * Informers only raise a flag. One thread takes what has come in within a few milliseconds together,
  * makes the whole table as data (ruleset.c) and sends the kernel the difference to what it has, in
  * one transaction; then DNS, health checks and host ports get the same snapshot. A transaction that
- * the kernel refuses leaves the old rules in place and is tried again as a whole, with back-off. */
+ * the kernel refuses leaves the old rules in place and is tried again as a whole, with back-off.
+ * Every few seconds the number of the kernel's rule set is looked at: when anybody else has changed
+ * something (a lesson that begins with `nft flush ruleset`), the table is loaded anew. */
 #include "base/clock.h"
 #include "base/log.h"
 #include "controlplane/client/client.h"
@@ -18,6 +20,7 @@
 #define RETRY_MIN_MS 500
 #define RETRY_MAX_MS 30000
 #define SYNC_WAIT_MS 100
+#define LOOK_MS 10000
 
 enum { SERVICES, SLICES, NAMESPACES, POLICIES, OWN_PODS, INFORMERS };
 
@@ -31,6 +34,7 @@ struct th_services {
     bool dirty, stop;
     /* of the thread */
     struct th_nft_table *loaded; /* NULL: not known what the kernel has */
+    uint32_t generation;         /* of the kernel's rules after loading */
     char *udp;                   /* ways of UDP as they were looked at last */
 };
 
@@ -115,6 +119,7 @@ static int load(struct th_services *s, const struct th_net_state *st)
                  th_json_len(st->services), text.n, (long long)(th_mono_ms() - at));
         th_nft_table_free(s->loaded);
         s->loaded = th_steal(&next);
+        s->generation = th_nft_generation();
     }
     forget_flows(s, st);
     return 0;
@@ -140,8 +145,8 @@ static int rebuild(struct th_services *s)
     return r;
 }
 
-/* Waits for a change, or until wait_ms have gone by when that is not 0. false: stop. */
-static bool wait_change(struct th_services *s, int wait_ms)
+/* Waits for a change, or until wait_ms have gone by. false: stop. */
+static bool wait_change(struct th_services *s, int wait_ms, bool *ret_changed)
 {
     struct timespec end;
     (void)clock_gettime(CLOCK_REALTIME, &end);
@@ -152,16 +157,24 @@ static bool wait_change(struct th_services *s, int wait_ms)
         end.tv_nsec -= 1000000000;
     }
     pthread_mutex_lock(&s->mu);
-    while (!s->dirty && !s->stop) {
-        if (wait_ms == 0) {
-            pthread_cond_wait(&s->cond, &s->mu);
-        } else if (pthread_cond_timedwait(&s->cond, &s->mu, &end) == ETIMEDOUT) {
-            break;
-        }
+    while (!s->dirty && !s->stop && pthread_cond_timedwait(&s->cond, &s->mu, &end) != ETIMEDOUT) {
     }
     bool stop = s->stop;
+    *ret_changed = s->dirty;
     pthread_mutex_unlock(&s->mu);
     return !stop;
+}
+
+/* Somebody else's hand in the rules: they are loaded anew as a whole. */
+static bool rules_changed(struct th_services *s)
+{
+    if (!s->loaded || th_nft_generation() == s->generation) {
+        return false;
+    }
+    th_info("net", "rules were changed by somebody else and are loaded anew", NULL);
+    th_nft_table_free(s->loaded);
+    s->loaded = NULL;
+    return true;
 }
 
 /* What policies and host ports look at; the rest of a pod changes often. */
@@ -214,7 +227,11 @@ static void *services_thread(void *arg)
 {
     struct th_services *s = arg;
     int wait = 0;
-    while (wait_change(s, wait)) {
+    bool changed;
+    while (wait_change(s, wait ? wait : LOOK_MS, &changed)) {
+        if (!changed && wait == 0 && !rules_changed(s)) {
+            continue;
+        }
         th_sleep_ms(DEBOUNCE_MS);
         pthread_mutex_lock(&s->mu);
         s->dirty = false;
