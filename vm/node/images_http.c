@@ -26,6 +26,8 @@
 #include <errno.h>
 #include <fcntl.h>
 
+#define BODY_PIPE_B (1 << 20)
+
 struct upload {
     struct agent *a;
     char *what; /* "load", "build", "pull" */
@@ -218,6 +220,7 @@ struct upload *images_upload_begin(struct req *r)
         free(u);
         return NULL;
     }
+    (void)fcntl(p[1], F_SETPIPE_SZ, BODY_PIPE_B); /* fewer switches; the default will do, too */
     u->a = r->a;
     u->what = th_xstrdup(r->path.v[1]);
     u->rd = p[0];
