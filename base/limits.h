@@ -15,6 +15,7 @@
 #define TH_LIMIT_PATCH_OPS 10000  /* operations of one JSON patch */
 #define TH_LIMIT_ANNOTATIONS_B (256u << 10)
 #define TH_LIMIT_SELECTOR_B (16u << 10)
+#define TH_LIMIT_SERIES 4096     /* of one metric */
 #define TH_LIMIT_CONTINUE_B 4096 /* a continue token */
 #define TH_LIMIT_REGEX_B (64u << 10)
 #define TH_LIMIT_CEL_B (16u << 10) /* one expression */

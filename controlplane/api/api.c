@@ -582,7 +582,7 @@ int th_api_call(struct th_api *api, const struct th_areq *req, struct th_aresp *
     add_warnings(&c);
     int code = r >= 0 ? resp->status
                       : (local.http_code ? local.http_code : th_reason_http(local.reason));
-    th_metrics_request(api->metrics, c.verb ? c.verb : "other", code, th_mono_us() - start_us);
+    th_metrics_request(api->metrics, &c, code, th_mono_us() - start_us);
     if (r < 0) {
         if (code >= 500) {
             th_warn("api", "request failed", "method=%s uri=%s code=%d error=%s", req->method,

@@ -337,7 +337,7 @@ int th_authn_token(void *self, const char *token, const char *const *audiences,
 /* ---- metrics.c ---- */
 struct th_metrics *th_metrics_new(void);
 void th_metrics_free(struct th_metrics *m);
-void th_metrics_request(struct th_metrics *m, const char *verb, int code, int64_t us);
+void th_metrics_request(struct th_metrics *m, const struct th_call *c, int code, int64_t us);
 
 /* ---- streams/ ---- */
 int th_stream_route(struct th_call *c, struct th_err *err);

@@ -364,6 +364,39 @@ static void another_served_form_is_the_same_object(void **state)
     assert_string_equal(th_json_path_str(th_json_at(th_json_path(o, "items"), 0), "regarding.name"), "p");
 }
 
+static void metrics_count_what_was_asked(void **state)
+{
+    (void)state;
+    make("counted");
+    ANSWER dry = ask("DELETE", MAPS "/counted?dryRun=All", NULL);
+    assert_int_equal(dry.resp.status, 200);
+    ANSWER unknown = ask("GET", "/api/v1/made-up-by-a-client", NULL);
+    assert_int_equal(unknown.resp.status, 404);
+    drop_all();
+    ANSWER m = ask("GET", "/metrics", NULL);
+    assert_int_equal(m.resp.status, 200);
+    const char *text = th_buf_cstr(&m.resp.body);
+    static const char *const wanted[] = {
+        "apiserver_request_total{code=\"201\",component=\"apiserver\",dry_run=\"\",group=\"\","
+        "resource=\"configmaps\",scope=\"namespace\",subresource=\"\",verb=\"POST\","
+        "version=\"v1\"} ",
+        "code=\"200\",component=\"apiserver\",dry_run=\"All\",group=\"\","
+        "resource=\"configmaps\",scope=\"resource\",subresource=\"\",verb=\"DELETE\"",
+        "apiserver_request_duration_seconds_bucket{component=\"apiserver\"",
+        "verb=\"DELETECOLLECTION\",version=\"v1\",le=\"+Inf\"} ",
+        "apiserver_resource_objects{group=\"flowcontrol.apiserver.k8s.io\",resource=\"flowschemas\"} 11\n",
+        "apiserver_resource_objects{group=\"\",resource=\"namespaces\"} 4\n",
+        "apiserver_flowcontrol_rejected_requests_total{priority_level=\"catch-all\"} 0\n",
+        "process_start_time_seconds ",
+    };
+    for (size_t i = 0; i < TH_ARRAY_LEN(wanted); i++) {
+        if (!strstr(text, wanted[i])) {
+            fail_msg("no %s", wanted[i]);
+        }
+    }
+    assert_null(strstr(text, "made-up"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -377,6 +410,7 @@ int main(void)
         cmocka_unit_test(watches_turn_selectors_into_comings_and_goings),
         cmocka_unit_test(versions_of_the_future_are_waited_for_in_vain),
         cmocka_unit_test(another_served_form_is_the_same_object),
+        cmocka_unit_test(metrics_count_what_was_asked),
         cmocka_unit_test(a_watch_of_the_past_beyond_memory_says_gone),
     };
     return cmocka_run_group_tests(tests, start, stop);
