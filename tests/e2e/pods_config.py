@@ -226,6 +226,20 @@ def security(lab):
     same(lab.sh("byname", "pwd; id -un"), "/data/new/dir\napp\n")
 
 
+def refused(lab):
+    """What the node cannot give is said, not left out."""
+    lab.pod("userns", hostUsers=False, containers=[{"command": SLEEP}])
+    if not os.path.exists("/sys/kernel/security/apparmor"):
+        lab.pod("armor", containers=[{"command": SLEEP, "securityContext": {
+            "appArmorProfile": {"type": "Localhost", "localhostProfile": "mine"}}}])
+    yield
+    has(lab.until_event("userns", "FailedCreatePodSandBox")[2], "user namespaces are not supported")
+    if not os.path.exists("/sys/kernel/security/apparmor"):
+        p = lab.until_phase("armor", "Failed")
+        same((p["status"]["reason"], p["status"]["message"]),
+             ("AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host"))
+
+
 def termination_message(lab):
     def pod(name, script, **kw):
         lab.pod(name, restartPolicy="Never", containers=[dict({"command": ["sh", "-c", script]}, **kw)])
@@ -321,4 +335,4 @@ def limits(lab):
     same(condition(p, "Ready")["status"], "True")
 
 
-CASES = [environment, config_errors, volumes, service_account, security, termination_message, host_parts, limits]
+CASES = [environment, config_errors, volumes, service_account, security, refused, termination_message, host_parts, limits]

@@ -558,7 +558,9 @@ static bool ensure_sandbox(struct pod *p)
         }
     }
     int r = 0;
-    if (th_streq(th_json_path_str(p->obj, "spec.os.name"), "windows")) {
+    if (!th_json_path_bool(p->obj, "spec.hostUsers", true)) {
+        r = th_fail(&err, TH_R_UNSUPPORTED, "user namespaces are not supported by this node");
+    } else if (th_streq(th_json_path_str(p->obj, "spec.os.name"), "windows")) {
         r = th_fail(&err, TH_R_UNSUPPORTED, "this node runs Linux containers");
     } else {
         r = cg_pod_create(p, &err);
@@ -650,7 +652,20 @@ static void end_by_agent(struct pod *p, const char *reason, const char *message)
         p->end_reason = th_xstrdup(reason);
         p->end_message = th_xstrdup(message);
         save(p);
-        pod_event(p, th_streq(reason, "Evicted") ? "Warning" : "Normal", reason, NULL, "%s", message);
+        pod_event(p, th_streq(reason, "DeadlineExceeded") ? "Normal" : "Warning", reason, NULL, "%s", message);
+    }
+}
+
+/* What this node cannot enforce, as the kubelet's admission of a pod says it. */
+static void check_admission(struct pod *p)
+{
+    static const char *const field = "securityContext.appArmorProfile.type";
+    bool wanted = th_streq(th_json_path_str(th_json_get(p->obj, "spec"), field), "Localhost");
+    for (size_t i = 0; i < p->n_ctrs; i++) {
+        wanted = wanted || th_streq(th_json_path_str(p->ctrs[i].spec, field), "Localhost");
+    }
+    if (wanted && !p->end_reason && !th_io_exists("/sys/kernel/security/apparmor")) {
+        end_by_agent(p, "AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host");
     }
 }
 
@@ -716,6 +731,7 @@ void pod_sync(struct pod *p)
     if (!p->saved) {
         save(p);
     }
+    check_admission(p);
     check_deadline(p);
     check_eviction(p);
     if (p->end_reason || pod_over(p)) {
