@@ -193,6 +193,29 @@ def port_forward(lab):
             has(text, "error forwarding port 81 to pod pf, uid ")
 
 
+def debug(lab):
+    """Ephemeral containers: kubectl debug."""
+    lab.pod("dbg", containers=[{"command": ["sh", "-c", "exec sleep 4321"]}])
+    yield
+    lab.until_ready("dbg")
+    p = lab.kubectl("debug", "dbg", "--image=box:1", "--target=main", "-c", "look", "-q", "--image-pull-policy=IfNotPresent",
+                    "--", "sh", "-c", "ps; cat /proc/1/root/etc/hostname; sleep 1; exit 6")
+    last = lab.until_pod("dbg", "ended", lambda p: (p["status"].get("ephemeralContainerStatuses") or [{}])[0].get(
+        "state", {}).get("terminated"))
+    c = last["status"]["ephemeralContainerStatuses"][0]
+    same((c["name"], c["state"]["terminated"]["exitCode"], c["restartCount"], c["ready"]), ("look", 6, 0, False))
+    has(lab.logs("dbg", "?container=look"), "sleep 4321")
+    has(lab.logs("dbg", "?container=look"), "\ndbg\n")
+    same([e[4] for e in lab.messages("dbg") if e[1] == "Started"], ["spec.containers{main}", "spec.ephemeralContainers{look}"])
+    same((last["status"]["phase"], last["status"]["containerStatuses"][0]["restartCount"]), ("Running", 0))
+    lab.kubectl("debug", "dbg", "--image=box:1", "-c", "two", "-q", "--image-pull-policy=IfNotPresent", "--", "sleep", "1000")
+    lab.until_pod("dbg", "second one runs", lambda p: any("running" in c["state"] for c in p["status"].get(
+        "ephemeralContainerStatuses", []) if c["name"] == "two"))
+    has(lab.sh("dbg", "ps", "-c", "two"), "sleep 1000")
+    lab.delete("dbg")
+    lab.until_gone("dbg", 20)
+
+
 def stats(lab):
     lab.pod("busy", volumes=[{"name": "v", "emptyDir": {}}], containers=[
         {"command": ["sh", "-c", "dd if=/dev/zero of=/v/f bs=1M count=3 2>/dev/null; dd if=/dev/zero of=/big bs=1M count=2 "
@@ -231,4 +254,4 @@ def stats(lab):
     lab.delete("busy", 0)
 
 
-CASES = [logs, rotation, execute, attach, port_forward, stats]
+CASES = [logs, rotation, execute, attach, port_forward, debug, stats]

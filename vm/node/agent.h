@@ -58,7 +58,8 @@ struct inst {
     bool hook_started, hook_done; /* postStart */
 };
 
-enum ctr_kind { CTR_INIT, CTR_SIDECAR, CTR_APP };
+/* CTR_EPHEMERAL: added to a running pod (kubectl debug), started once, of no consequence for the pod. */
+enum ctr_kind { CTR_INIT, CTR_SIDECAR, CTR_APP, CTR_EPHEMERAL };
 enum stop_phase { STOP_NONE, STOP_PRESTOP, STOP_TERM, STOP_KILL };
 enum probe_kind { PROBE_STARTUP, PROBE_LIVENESS, PROBE_READINESS, PROBE_KINDS_ };
 struct prober;
@@ -227,6 +228,7 @@ void pod_event(struct pod *p, const char *type, const char *reason, const char *
                const char *fmt, ...) TH_PRINTF(5, 6);
 const char *pod_display(const struct pod *p, char buf[512]); /* "name_ns(uid)" */
 struct ctr *pod_ctr(struct pod *p, const char *name);
+const char *ctr_list(const struct ctr *c); /* the field of spec it is in: "containers", ... */
 bool pod_restartable(const struct pod *p, const struct ctr *c, int exit_code);
 
 /* ---- podstate.c: what is on disk ---- */

@@ -124,6 +124,9 @@ static int64_t pod_sum(const struct pod *p, const char *which, const char *res, 
     bool missing = false;
     for (size_t i = 0; i < p->n_ctrs; i++) {
         const struct ctr *c = &p->ctrs[i];
+        if (c->kind == CTR_EPHEMERAL) {
+            continue; /* they have no resources of their own */
+        }
         struct th_json *r = th_json_get(c->spec, "resources");
         struct th_json *q = th_json_get(th_json_get(r, which), res);
         if (!q && !need_all) {

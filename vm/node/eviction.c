@@ -82,7 +82,7 @@ bool pod_over_storage(struct pod *p, char **ret)
     for (size_t i = 0; i < p->n_ctrs; i++) {
         int64_t l = quantity_value(disk_limit(&p->ctrs[i]), 0);
         limited = limited || l > 0;
-        all = all && (l > 0 || p->ctrs[i].kind == CTR_INIT);
+        all = all && (l > 0 || p->ctrs[i].kind == CTR_INIT || p->ctrs[i].kind == CTR_EPHEMERAL);
         sum += p->ctrs[i].kind == CTR_INIT ? 0 : l;
     }
     struct th_json *vols = th_json_path(p->obj, "spec.volumes");

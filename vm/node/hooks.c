@@ -105,7 +105,7 @@ void hook_run(struct pod *p, struct ctr *c, bool post_start)
     h->ref = th_json_build(
         "{'apiVersion':'v1','kind':'Pod','metadata':{'name':%s,'namespace':%s,'uid':%s}}", p->name, p->ns,
         p->uid);
-    th_json_set(h->ref, "fieldPath", th_json_stringf("spec.containers{%s}", c->name));
+    th_json_set(h->ref, "fieldPath", th_json_stringf("spec.%s{%s}", ctr_list(c), c->name));
     pthread_t t;
     pthread_attr_t attr;
     pthread_attr_init(&attr);

@@ -339,8 +339,14 @@ static struct th_json *make_namespaces(const struct oci_in *in)
 {
     struct th_json *l = th_json_array();
     if (!th_json_path_bool(in->p->obj, "spec.hostPID", false)) {
-        th_autofree char *shared = pod_shares_pids(in->p) ? sandbox_ns_path(in->p, "pid") : NULL;
-        add_ns(l, "pid", shared);
+        /* kubectl debug --target: sees that container's processes */
+        const char *target = th_json_path_str(in->c->spec, "targetContainerName");
+        struct ctr *seen = target && *target ? pod_ctr(in->p, target) : NULL;
+        th_autofree char *ns = pod_shares_pids(in->p) ? sandbox_ns_path(in->p, "pid")
+                               : seen && seen->cur.state == I_RUNNING
+                                   ? th_xasprintf("/proc/%d/ns/pid", (int)seen->cur.pid)
+                                   : NULL;
+        add_ns(l, "pid", ns);
     }
     if (!th_json_path_bool(in->p->obj, "spec.hostIPC", false)) {
         th_autofree char *ipc = sandbox_ns_path(in->p, "ipc");

@@ -64,9 +64,7 @@ void pod_event(struct pod *p, const char *type, const char *reason, const char *
     }
     struct ctr *c = ctr ? pod_ctr(p, ctr) : NULL;
     if (c) {
-        th_json_set(ref, "fieldPath", th_json_stringf("spec.%s{%s}",
-                                                      c->kind == CTR_APP ? "containers" : "initContainers",
-                                                      ctr));
+        th_json_set(ref, "fieldPath", th_json_stringf("spec.%s{%s}", ctr_list(c), ctr));
     }
     th_event_record_at(p->a->recorder, ref, th_json_path_str(ref, "fieldPath"), type, reason, "%s", msg);
 }
@@ -101,35 +99,46 @@ void pod_free_contents(struct pod *p)
     free(p->pushed_status);
 }
 
-static void make_ctrs(struct pod *p)
+static const char *const LISTS[] = {"initContainers", "containers", "ephemeralContainers"};
+
+const char *ctr_list(const struct ctr *c)
 {
-    const char *lists[] = {"spec.initContainers", "spec.containers"};
-    size_t n = th_json_len(th_json_path(p->obj, lists[0])) + th_json_len(th_json_path(p->obj, lists[1]));
-    p->ctrs = th_xcalloc(n ? n : 1, sizeof(*p->ctrs));
-    for (size_t l = 0; l < 2; l++) {
-        struct th_json *cs = th_json_path(p->obj, lists[l]);
-        for (size_t i = 0; i < th_json_len(cs); i++) {
-            struct th_json *spec = th_json_at(cs, i);
-            struct ctr *c = &p->ctrs[p->n_ctrs++];
-            const char *name = th_json_path_str(spec, "name");
-            c->pod = p;
-            c->name = th_xstrdup(name ? name : "");
-            c->kind = l == 1 ? CTR_APP
-                      : th_streq(th_json_path_str(spec, "restartPolicy"), "Always") ? CTR_SIDECAR
-                                                                                    : CTR_INIT;
-        }
-    }
+    return c->kind == CTR_APP ? LISTS[1] : c->kind == CTR_EPHEMERAL ? LISTS[2] : LISTS[0];
 }
 
-static void point_specs(struct pod *p)
+/* A struct ctr for each container of the object that has none yet (only ephemeral ones come later), and
+ * each pointed to its spec in this object. */
+static void take_ctrs(struct pod *p)
 {
-    const char *lists[] = {"spec.initContainers", "spec.containers"};
-    for (size_t l = 0; l < 2; l++) {
-        struct th_json *cs = th_json_path(p->obj, lists[l]);
+    size_t n = 0;
+    for (size_t l = 0; l < TH_ARRAY_LEN(LISTS); l++) {
+        n += th_json_len(th_json_get(th_json_get(p->obj, "spec"), LISTS[l]));
+    }
+    if (n > p->n_ctrs || !p->ctrs) {
+        struct ctr *more = th_xcalloc(n ? n : 1, sizeof(*more));
+        if (p->n_ctrs) {
+            memcpy(more, p->ctrs, p->n_ctrs * sizeof(*more));
+        }
+        free(p->ctrs);
+        p->ctrs = more;
+    }
+    for (size_t l = 0; l < TH_ARRAY_LEN(LISTS); l++) {
+        struct th_json *cs = th_json_get(th_json_get(p->obj, "spec"), LISTS[l]);
         for (size_t i = 0; i < th_json_len(cs); i++) {
-            struct ctr *c = pod_ctr(p, th_json_path_str(th_json_at(cs, i), "name"));
+            struct th_json *spec = th_json_at(cs, i);
+            const char *name = th_json_path_str(spec, "name");
+            struct ctr *c = pod_ctr(p, name ? name : "");
+            if (!c && p->n_ctrs < n) {
+                c = &p->ctrs[p->n_ctrs++];
+                c->pod = p;
+                c->name = th_xstrdup(name ? name : "");
+                c->kind = l == 1   ? CTR_APP
+                          : l == 2 ? CTR_EPHEMERAL
+                          : th_streq(th_json_path_str(spec, "restartPolicy"), "Always") ? CTR_SIDECAR
+                                                                                        : CTR_INIT;
+            }
             if (c) {
-                c->spec = th_json_at(cs, i);
+                c->spec = spec;
             }
         }
     }
@@ -179,10 +188,7 @@ static bool take_inbox(struct pod *p, bool *ret_gone)
         } else {
             th_json_unref(p->obj);
             p->obj = th_steal(&o);
-            if (!p->ctrs) {
-                make_ctrs(p);
-            }
-            point_specs(p);
+            take_ctrs(p);
             p->saved = false;
             if (p->volumes_refresh_at) { /* what the volumes show may have changed with it */
                 p->volumes_refresh_at = th_mono_ms();
@@ -232,8 +238,8 @@ static void pod_first_look(struct pod *p)
 
 bool pod_restartable(const struct pod *p, const struct ctr *c, int exit_code)
 {
-    if (c->kind == CTR_SIDECAR) {
-        return true;
+    if (c->kind == CTR_SIDECAR || c->kind == CTR_EPHEMERAL) {
+        return c->kind == CTR_SIDECAR;
     }
     const char *policy = th_json_path_str(c->spec, "restartPolicy");
     if (!policy || !*policy) {
@@ -406,7 +412,7 @@ static bool run_init(struct pod *p)
 {
     for (size_t i = 0; i < p->n_ctrs; i++) {
         struct ctr *c = &p->ctrs[i];
-        if (c->kind == CTR_APP) {
+        if (c->kind == CTR_APP || c->kind == CTR_EPHEMERAL) {
             continue;
         }
         if (c->kind == CTR_INIT && (p->init_done || (c->cur.state == I_EXITED && c->cur.exit_code == 0))) {
@@ -432,6 +438,11 @@ static bool run_init(struct pod *p)
 
 static void run_containers(struct pod *p)
 {
+    for (size_t i = 0; i < p->n_ctrs; i++) {
+        if (p->ctrs[i].kind == CTR_EPHEMERAL) { /* they are for looking into init containers too */
+            ctr_step(p, &p->ctrs[i]);
+        }
+    }
     if (!run_init(p)) {
         return;
     }

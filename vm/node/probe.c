@@ -528,7 +528,7 @@ static void prober_begin(void *arg)
 static bool known_good(struct pod *p, const struct ctr *c, enum probe_kind kind)
 {
     th_autofree char *id = th_xasprintf("crun://%s", c->cur.id);
-    static const char *const lists[] = {"containerStatuses", "initContainerStatuses"};
+    static const char *const lists[] = {"containerStatuses", "initContainerStatuses"}; /* those with probes */
     for (size_t l = 0; l < 2 && kind != PROBE_LIVENESS; l++) {
         struct th_json *cs = th_json_get(p->status, lists[l]);
         for (size_t i = 0; i < th_json_len(cs); i++) {
@@ -575,7 +575,7 @@ static struct prober *prober_new(struct pod *p, struct ctr *c, enum probe_kind k
         "{'apiVersion':'v1','kind':'Pod','metadata':{'name':%s,'namespace':%s,'uid':%s}}", p->name, p->ns,
         p->uid);
     th_json_set(pr->ref, "fieldPath",
-                th_json_stringf("spec.%s{%s}", c->kind == CTR_APP ? "containers" : "initContainers", c->name));
+                th_json_stringf("spec.%s{%s}", ctr_list(c), c->name));
     pr->period_ms = th_json_path_int(spec, "periodSeconds", 10) * 1000;
     pr->timeout_ms = th_json_path_int(spec, "timeoutSeconds", 1) * 1000;
     pr->period_ms = pr->period_ms < 1000 ? 1000 : pr->period_ms;

@@ -141,6 +141,9 @@ static struct th_json *ctr_status(const struct pod *p, const struct ctr *c)
     if (shown) {
         th_json_set(o, "containerID", th_json_stringf("crun://%s", shown->id));
     }
+    if (c->kind == CTR_EPHEMERAL) {
+        th_json_set_bool(o, "ready", false);
+    }
     bool started = running && (c->kind == CTR_INIT ? c->cur.hook_done : c->started);
     th_json_set_bool(o, "started", started);
     if (running) {
@@ -166,6 +169,9 @@ const char *pod_phase(struct pod *p)
         struct ctr *c = &p->ctrs[i];
         bool exited = c->cur.state == I_EXITED;
         alive += c->cur.state == I_RUNNING || c->cur.state == I_CREATED;
+        if (c->kind == CTR_EPHEMERAL) {
+            continue;
+        }
         if (c->kind == CTR_INIT) {
             bool fine = p->init_done || (exited && c->cur.exit_code == 0);
             failed_init = failed_init || (exited && !fine && !pod_restartable(p, c, c->cur.exit_code));
@@ -257,7 +263,7 @@ static void unready_text(struct pod *p, bool init, char *buf, size_t cap)
         struct ctr *c = &p->ctrs[i];
         bool bad = init ? (c->kind == CTR_INIT ? !(c->cur.state == I_EXITED && c->cur.exit_code == 0)
                                                : c->kind == CTR_SIDECAR && !c->started)
-                        : c->kind != CTR_INIT && !(c->cur.state == I_RUNNING && c->ready);
+                        : c->kind != CTR_INIT && c->kind != CTR_EPHEMERAL && !(c->cur.state == I_RUNNING && c->ready);
         if (bad) {
             th_buf_printf(&b, "%s%s", b.n ? " " : "", c->name);
         }
@@ -372,11 +378,14 @@ struct th_json *status_build(struct pod *p)
         th_json_append(th_json_path_array(s, "podIPs"), th_json_build("{'ip':%s}", p->ip));
     }
     set_time(s, "startTime", p->start_ms);
-    struct th_json *inits = NULL, *apps = th_json_array();
+    struct th_json *inits = NULL, *debug = NULL, *apps = th_json_array();
     for (size_t i = 0; i < p->n_ctrs; i++) {
         struct ctr *c = &p->ctrs[i];
         if (c->kind == CTR_APP) {
             th_json_append(apps, ctr_status(p, c));
+        } else if (c->kind == CTR_EPHEMERAL) {
+            debug = debug ? debug : th_json_array();
+            th_json_append(debug, ctr_status(p, c));
         } else {
             inits = inits ? inits : th_json_array();
             th_json_append(inits, ctr_status(p, c));
@@ -386,6 +395,9 @@ struct th_json *status_build(struct pod *p)
         th_json_set(s, "initContainerStatuses", inits);
     }
     th_json_set(s, "containerStatuses", apps);
+    if (debug) {
+        th_json_set(s, "ephemeralContainerStatuses", debug);
+    }
     th_json_set_str(s, "qosClass", pod_qos(p->obj));
     return s;
 }
