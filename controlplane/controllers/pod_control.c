@@ -61,6 +61,16 @@ static void note(struct th_orphans *o, const struct th_json *obj, bool orphan)
     pthread_mutex_unlock(&o->lock);
 }
 
+int th_podctl_selector(const struct th_json *owner, struct th_selector **ret, struct th_err *err)
+{
+    const struct th_json *sel = th_json_path(owner, "spec.selector");
+    if (th_streq(th_json_path_str(owner, "kind"), "ReplicationController")) {
+        *ret = th_selector_from_map(sel);
+        return 0;
+    }
+    return th_selector_from_json(sel, ret, err);
+}
+
 struct match {
     struct th_ctrl *c;
     const struct th_json *labels;
@@ -70,7 +80,7 @@ static bool enqueue_if_matches(void *arg, struct th_json *owner)
 {
     struct match *m = arg;
     struct th_selector *sel TH_AUTO(th_selector) = NULL;
-    if (th_selector_from_json(th_json_path(owner, "spec.selector"), &sel, NULL) == 0 &&
+    if (th_podctl_selector(owner, &sel, NULL) == 0 &&
         !th_selector_empty(sel) && th_selector_matches(sel, m->labels)) {
         th_ctrl_enqueue_obj(m->c, owner);
     }

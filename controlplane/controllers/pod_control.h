@@ -13,6 +13,10 @@ struct th_pods {
 void th_pods_add(struct th_pods *p, struct th_json *pod); /* takes a reference of its own */
 void th_pods_done(struct th_pods *p);
 
+/* spec.selector of an owner: a LabelSelector, or a plain map (ReplicationController). */
+int th_podctl_selector(const struct th_json *owner, struct th_selector **ret,
+                       struct th_err *err) TH_MUST_USE;
+
 /* The state of such a controller: rows set state_new and state_free to these two (or embed it). It
  * remembers pods without a controller as their events come, so that a reconcile need not look at
  * every pod of the namespace. */

@@ -1,5 +1,5 @@
 /*
- * ReplicaSet: keeps as many active pods as it asks for.
+ * ReplicaSet, and the ReplicationController before it: keeps as many active pods as it asks for.
  *
  * Missing pods are created in batches that double as long as they succeed (a quota that is
  * exhausted costs one failed request, not hundreds); surplus ones are deleted in the order of
@@ -13,9 +13,16 @@
 
 #define BURST 500 /* pods created or deleted in one go, as upstream */
 
+#define GVR_RC ((struct th_gvr){"", "v1", "replicationcontrollers"})
+
 static void on_pod(struct th_ctrl *c, const struct th_json *old, const struct th_json *now)
 {
     th_podctl_on_pod(c, th_ctrl_state(c), old, now, TH_GVR_REPLICASETS, "ReplicaSet");
+}
+
+static void on_rc_pod(struct th_ctrl *c, const struct th_json *old, const struct th_json *now)
+{
+    th_podctl_on_pod(c, th_ctrl_state(c), old, now, GVR_RC, "ReplicationController");
 }
 
 static int create_missing(struct th_ctrl *c, const struct th_json *rs, const char *key,
@@ -63,7 +70,7 @@ static void related_pods(struct th_ctrl *c, const struct th_json *rs, const stru
                          struct th_pods *ret)
 {
     const char *owner = th_controller_uid(rs);
-    if (!owner) {
+    if (!owner || !th_streq(th_json_path_str(rs, "kind"), "ReplicaSet")) {
         for (size_t i = 0; i < own->n; i++) {
             th_pods_add(ret, own->v[i]);
         }
@@ -135,7 +142,9 @@ static struct th_json *make_status(const struct th_json *rs, const struct th_pod
     th_status_count(status, "fullyLabeledReplicas", n->labeled);
     th_status_count(status, "readyReplicas", n->ready);
     th_status_count(status, "availableReplicas", n->available);
-    th_json_set_int(status, "terminatingReplicas", n->terminating);
+    if (!th_streq(th_json_path_str(rs, "kind"), "ReplicationController")) {
+        th_json_set_int(status, "terminatingReplicas", n->terminating);
+    }
     th_json_set_int(status, "observedGeneration", th_json_path_int(rs, "metadata.generation", 0));
     struct th_json *conditions = th_json_path_array(status, "conditions");
     if (failed) {
@@ -150,20 +159,20 @@ static struct th_json *make_status(const struct th_json *rs, const struct th_pod
     return status;
 }
 
-static int reconcile(struct th_ctrl *c, const char *key, int64_t *ret_after_ms, struct th_err *err)
+static int reconcile_one(struct th_ctrl *c, const char *key, struct th_gvr gvr,
+                         int64_t *ret_after_ms, struct th_err *err)
 {
     const char *name = NULL;
     th_autofree char *ns = th_ctrl_key_split(key, &name);
-    struct th_json *rs TH_AUTO(th_json) =
-        th_informer_get(th_ctrl_informer(c, TH_GVR_REPLICASETS), ns, name);
+    struct th_json *rs TH_AUTO(th_json) = th_informer_get(th_ctrl_informer(c, gvr), ns, name);
     if (!rs) {
         return 0;
     }
     struct th_selector *sel TH_AUTO(th_selector) = NULL;
-    TH_TRY(th_selector_from_json(th_json_path(rs, "spec.selector"), &sel, err));
+    TH_TRY(th_podctl_selector(rs, &sel, err));
     struct th_pods all TH_CLEANUP(th_pods_done) = {NULL, 0, 0};
     struct th_pods pods TH_CLEANUP(th_pods_done) = {NULL, 0, 0};
-    TH_TRY(th_podctl_claim(c, th_ctrl_state(c), rs, TH_GVR_REPLICASETS, sel, NULL, &all, err));
+    TH_TRY(th_podctl_claim(c, th_ctrl_state(c), rs, gvr, sel, NULL, &all, err));
     for (size_t i = 0; i < all.n; i++) {
         (void)add_active(&pods, all.v[i]);
     }
@@ -177,12 +186,23 @@ static int reconcile(struct th_ctrl *c, const char *key, int64_t *ret_after_ms, 
     }
     struct counts n = count(rs, &pods, &all, ret_after_ms);
     struct th_json *status TH_AUTO(th_json) = make_status(rs, &pods, &n, diff, failed, &why);
-    int r = th_ctrl_write_status(c, NULL, TH_GVR_REPLICASETS, rs, status, err);
+    int r = th_ctrl_write_status(c, NULL, gvr, rs, status, err);
     if (failed < 0) {
         th_err_move(err, &why);
         return failed;
     }
     return r;
+}
+
+static int reconcile(struct th_ctrl *c, const char *key, int64_t *ret_after_ms, struct th_err *err)
+{
+    return reconcile_one(c, key, TH_GVR_REPLICASETS, ret_after_ms, err);
+}
+
+static int reconcile_rc(struct th_ctrl *c, const char *key, int64_t *ret_after_ms,
+                        struct th_err *err)
+{
+    return reconcile_one(c, key, GVR_RC, ret_after_ms, err);
 }
 
 static const struct th_ctrl_watch watches[] = {
@@ -194,6 +214,19 @@ const struct th_controller th_ctrl_replicaset = {
     .name = "replicaset-controller",
     .watches = watches,
     .reconcile = reconcile,
+    .state_new = th_orphans_new,
+    .state_free = th_orphans_free,
+};
+
+static const struct th_ctrl_watch rc_watches[] = {
+    {.gvr = {"", "v1", "replicationcontrollers"}, .on_event = th_ctrl_on_self},
+    {.gvr = {"", "v1", "pods"}, .on_event = on_rc_pod},
+    {.gvr = {NULL, NULL, NULL}},
+};
+const struct th_controller th_ctrl_replicationcontroller = {
+    .name = "replicationcontroller-controller",
+    .watches = rc_watches,
+    .reconcile = reconcile_rc,
     .state_new = th_orphans_new,
     .state_free = th_orphans_free,
 };

@@ -267,6 +267,37 @@ class Workloads(Scene, unittest.TestCase):
         self.ended("now")
         self.wait("event", lambda: self.events(self.ns, "SawCompletedJob"))
 
+    # ---- ReplicationController, PodDisruptionBudget ----
+
+    def test_a_replicationcontroller_keeps_its_pods(self):
+        rcs = "/api/v1/namespaces/%s/replicationcontrollers" % self.ns
+        self.make(rcs, {"metadata": {"name": "rc"}, "spec": {"replicas": 2, "selector": {"app": "x"}, "template": template()}})
+        self.status(rcs + "/rc", replicas=2, readyReplicas=2, availableReplicas=2, fullyLabeledReplicas=2)
+        self.c.kubectl("scale", "rc/rc", "--replicas=1", "-n", self.ns)
+        self.status(rcs + "/rc", replicas=1)
+
+    def test_a_budget_says_how_many_may_go_and_evictions_keep_to_it(self):
+        pdbs, deploys = "/apis/policy/v1/namespaces/%s/poddisruptionbudgets" % self.ns, "/apis/apps/v1/namespaces/%s/deployments" % self.ns
+        self.make(deploys, workload("Deployment", "apps/v1", template(annotations={"play/stop": "hold"}), replicas=3))
+        self.status(deploys + "/x", availableReplicas=3)
+        self.make(pdbs, {"metadata": {"name": "b"}, "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "x"}}}})
+        b = self.status(pdbs + "/b", disruptionsAllowed=1, currentHealthy=3, desiredHealthy=2, expectedPods=3, observedGeneration=1)
+        c = self.condition(b, "DisruptionAllowed")
+        self.assertEqual((c["status"], c["reason"], c["observedGeneration"]), ("True", "SufficientPods", 1))
+        one, two = self.names(self.pods)[:2]
+        s, o = self.c.api("POST", "%s/%s/eviction" % (self.pods, one), {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": one}})
+        self.assertEqual(s, 201, o)
+        s, o = self.c.api("POST", "%s/%s/eviction" % (self.pods, two), {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": two}})
+        self.assertEqual((s, o["reason"]), (429, "TooManyRequests"), o)
+        self.player.remove(self.get(self.pods + "/" + one))
+        self.status(pdbs + "/b", disruptionsAllowed=1, currentHealthy=3)
+        self.patch(pdbs + "/b", {"spec": {"maxUnavailable": None, "minAvailable": "50%"}})
+        self.status(pdbs + "/b", desiredHealthy=2, disruptionsAllowed=1, expectedPods=3, observedGeneration=2)
+        self.patch(pdbs + "/b", {"spec": {"minAvailable": 3}})
+        self.status(pdbs + "/b", desiredHealthy=3, disruptionsAllowed=0)
+        for p in self.items(self.pods):
+            self.patch(self.pods + "/" + p["metadata"]["name"], {"metadata": {"annotations": {"play/stop": None}}})
+
 
 if __name__ == "__main__":
     unittest.main(verbosity=1)
