@@ -30,6 +30,7 @@
 #define EARLY_FAILURES_MAX 3
 #define DEFAULT_GRACE_MS 20000
 #define CLOCK_SLACK_MS 20
+#define IDLE_AFTER_MS 5000 /* the first pods go first */
 
 void th_guest_progress(struct th_guest *g, const char *step, int64_t since_ms)
 {
@@ -61,12 +62,22 @@ static void send_hello(struct th_guest *g)
 
 /* ---- children ---- */
 
+static void on_idle(struct th_ev_src *src, void *arg)
+{
+    (void)src;
+    (void)arg;
+    th_guest_load_modules("idle");
+}
+
 static void say_ready(struct th_guest *g)
 {
     g->phase = TH_PHASE_READY;
     int64_t ms = th_mono_ms() - g->boot_ms;
     th_info("init", "ready", "ms=%lld", (long long)ms);
     th_ctl_send(g->ctl, th_json_build("{'type':%s,'ms':%d}", TH_CTL_READY, ms));
+    if (!g->host) {
+        (void)th_ev_add_timer(g->ev, IDLE_AFTER_MS, 0, on_idle, g);
+    }
 }
 
 static void start_next(struct th_guest *g)

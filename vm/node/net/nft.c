@@ -36,8 +36,11 @@ int th_nft_run(const char *text, struct th_json **ret_json, struct th_err *err)
     int r = nft_run_cmd_from_buffer(c, text) == 0 ? 0 : -TH_R_IO;
     if (r < 0) {
         const char *msg = nft_ctx_get_error_buffer(c);
+        /* The first line says what, the second is the rule that it is about. */
         const char *end = msg ? strchr(msg, '\n') : NULL;
-        r = th_fail(err, TH_R_IO, "nftables: %.*s", end ? (int)(end - msg) : 200, msg ? msg : "failed");
+        const char *rule = end ? end + 1 : "";
+        r = th_fail(err, TH_R_IO, "nftables: %.*s: %.*s", end ? (int)(end - msg) : 200, msg ? msg : "failed",
+                    (int)strcspn(rule, "\n"), rule);
     } else if (ret_json) {
         const char *out = nft_ctx_get_output_buffer(c);
         r = th_json_parse_cstr(out ? out : "", ret_json, err);
