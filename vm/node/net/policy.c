@@ -111,9 +111,11 @@ static void read_policies(struct gen *g)
         const struct th_json *obj = th_json_at(g->st->policies, i);
         struct policy *p = &g->policies[g->n_policies];
         const struct th_json *types = th_json_path(obj, "spec.policyTypes");
-        if (th_selector_from_json(th_json_path(obj, "spec.podSelector"), &p->pods, NULL) < 0) {
+        const struct th_json *pods = th_json_path(obj, "spec.podSelector");
+        if (pods && th_selector_from_json(pods, &p->pods, NULL) < 0) {
             continue; /* the API server takes none such */
         }
+        p->pods = pods ? p->pods : th_selector_everything();
         p->obj = obj;
         p->ns = th_json_path_str(obj, "metadata.namespace");
         p->name = th_xasprintf("%s/%s", p->ns, th_json_path_str(obj, "metadata.name"));
