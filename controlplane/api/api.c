@@ -17,6 +17,7 @@
 
 #define MANAGER_MAX 128
 #define CONTINUE_EXPIRY_MS 300000
+#define EVENT_TTL_MS 3600000
 
 /* ---- life of the API ---- */
 
@@ -51,6 +52,9 @@ int th_api_new(const struct th_api_opts *o, struct th_api **ret, struct th_err *
     th_authz_access(a, &a->access);
     int r = duration_ms(o->continue_expiry, CONTINUE_EXPIRY_MS, &a->continue_expiry_ms, err);
     if (r >= 0) {
+        r = duration_ms(o->event_ttl, EVENT_TTL_MS, &a->event_ttl_ms, err);
+    }
+    if (r >= 0) {
         r = th_authz_new(a->store, o->authorization_mode, &a->authz, err);
     }
     if (r >= 0) {
@@ -74,6 +78,7 @@ void th_api_free(struct th_api *a)
     if (!a) {
         return;
     }
+    th_event_expiry_free(a->event_expiry);
     th_custom_keeper_free(a->keeper);
     th_custom_registry_free(a->customs);
     th_client_free(a->client);
@@ -148,6 +153,9 @@ int th_api_bootstrap(struct th_api *api, struct th_err *err)
         }
     }
     TH_TRY(th_flow_bootstrap(api, err));
+    if (!api->event_expiry) {
+        api->event_expiry = th_event_expiry_new(api->store, api->event_ttl_ms);
+    }
     return th_authz_uses_rbac(api->authz) ? th_rbac_bootstrap(api, err) : 0;
 }
 

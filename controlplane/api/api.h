@@ -20,6 +20,7 @@ struct th_api_opts {
     const char *server_address;        /* "127.0.0.1:6443", as /api answers; or NULL */
     const char *authorization_mode;    /* "Node,RBAC" when NULL */
     const char *continue_expiry;       /* of tokens of paged lists, "300ms"; NULL: 5 minutes */
+    const char *event_ttl;             /* how long events last, "90s"; NULL: an hour */
 };
 int th_api_new(const struct th_api_opts *o, struct th_api **ret, struct th_err *err) TH_MUST_USE;
 /* All requests must have ended and all watches be closed. NULL-safe. */

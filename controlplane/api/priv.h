@@ -66,6 +66,7 @@ struct th_customs;
 struct th_custom_registry;
 struct th_custom_keeper;
 struct th_flow;
+struct th_event_expiry;
 struct th_api {
     struct th_store *store;
     struct th_cluster *cluster;
@@ -79,9 +80,10 @@ struct th_api {
     struct th_custom_keeper *keeper;
     struct th_flow *flow;
     struct th_ticker *ticker;
+    struct th_event_expiry *event_expiry; /* from the bootstrap on */
     struct th_strv disabled_admission;
     char *node_socket, *server_address;
-    int64_t continue_expiry_ms;
+    int64_t continue_expiry_ms, event_ttl_ms;
     bool ready;             /* atomic */
     pthread_mutex_t lock;   /* guards the caches below */
     struct th_hmap cache;   /* discovery and OpenAPI documents: name -> struct th_doc */
@@ -245,6 +247,10 @@ int th_select_parse(const struct th_call *c, struct th_select *ret, struct th_er
 void th_select_done(struct th_select *s);
 bool th_select_matches(const struct th_select *s, const struct th_obj *o);
 bool th_select_all(const struct th_select *s);
+
+/* ---- event_expiry.c ---- */
+struct th_event_expiry *th_event_expiry_new(struct th_store *store, int64_t ttl_ms);
+void th_event_expiry_free(struct th_event_expiry *x);
 
 /* ---- one file per verb ---- */
 int th_verb_get(struct th_call *c, struct th_err *err);

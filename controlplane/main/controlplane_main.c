@@ -31,7 +31,7 @@ struct config {
     const char *tls_cert, *tls_key, *ca_cert, *ca_key, *client_ca, *sa_key, *sa_issuer, *token_file;
     const char *service_cidr, *pod_cidr, *cluster_domain, *dns_ip, *advertise;
     const char *controllers, *scheduler, *node_socket, *authorization_mode;
-    const char *run, *etc, *continue_expiry;
+    const char *run, *etc, *continue_expiry, *event_ttl;
     const char *node_monitor_period, *node_monitor_grace, *pod_gc_threshold;
     struct th_strv disable_admission;
     struct th_strv made; /* strings that the members above point to */
@@ -72,6 +72,7 @@ static const char usage[] =
     "  --etc DIR               identity files and cluster.json of `thimbled init` give defaults\n"
     "  --run DIR               api.sock is made there, node.sock looked for\n"
     "  --continue-expiry TIME  how long the next page of a list may be asked for (default 5m)\n"
+    "  --event-ttl TIME        how long events last (default 1h)\n"
     "  --ready-fd N            gets one line when ready, and is closed\n";
 
 static const struct option options[] = {
@@ -88,6 +89,7 @@ static const struct option options[] = {
     {"node-socket", required_argument, NULL, 16}, {"kubeconfig", required_argument, NULL, 17},
     {"ready-fd", required_argument, NULL, 18},    {"help", no_argument, NULL, 'h'},
     {"continue-expiry", required_argument, NULL, 19},
+    {"event-ttl", required_argument, NULL, 24},
     {"run", required_argument, NULL, 'r'},        {"etc", required_argument, NULL, 'e'},
     {"node-monitor-period", required_argument, NULL, 22},
     {"node-monitor-grace-period", required_argument, NULL, 20},
@@ -110,7 +112,7 @@ static int parse_flags(int argc, char **argv, struct config *c)
         ['l'] = &c->listen,      ['u'] = &c->unix_socket,   ['r'] = &c->run,
         ['e'] = &c->etc,         [22] = &c->node_monitor_period,
         [20] = &c->node_monitor_grace, [21] = &c->pod_gc_threshold,
-        [23] = &c->authorization_mode,
+        [23] = &c->authorization_mode, [24] = &c->event_ttl,
     };
     optind = 1;
     for (int o = 0; (o = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
@@ -392,6 +394,7 @@ static int start(const struct config *c, struct th_cluster *k, struct th_cp_iden
     th_autofree char *address = th_xasprintf("%s:%d", k->advertise_ip, k->advertise_port);
     struct th_api_opts ao = {.store = p->store,
                              .continue_expiry = c->continue_expiry,
+                             .event_ttl = c->event_ttl,
                              .cluster = k,
                              .disable_admission = (const char *const *)c->disable_admission.v,
                              .node_socket = c->node_socket,

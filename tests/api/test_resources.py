@@ -3,6 +3,7 @@
 created, shown as a Table, patched and deleted, and an invalid one is refused with upstream's causes."""
 import json
 import os
+import time
 import unittest
 
 from cluster import ROOT, Cluster
@@ -205,6 +206,122 @@ class Resources(unittest.TestCase):
         for r in self.stored():
             with self.subTest(r[2]):
                 self.c.kubectl("get", ".".join([r[2], r[1], r[0]]) if r[0] else r[2], "-o", "wide")
+
+    # ---- Subresources and admission ----
+
+    def namespace(self, name, labels=None):
+        self.c.api("POST", "/api/v1/namespaces", {"metadata": {"name": name, "labels": labels or {}}})
+        self.c.api("POST", "/api/v1/namespaces/%s/serviceaccounts" % name, {"metadata": {"name": "default"}})
+        return "/api/v1/namespaces/" + name
+
+    def make(self, path, body, want=201):
+        status, made = self.c.api("POST", path, body)
+        self.assertEqual(status, want, made)
+        return made
+
+    def test_an_eviction_asks_the_budget(self):
+        core = self.namespace("evict")
+        pods, budgets = core + "/pods", "/apis/policy/v1/namespaces/evict/poddisruptionbudgets"
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}}
+        pod = self.make(pods, {"metadata": {"name": "p", "labels": LABELS}, "spec": podspec(nodeName="n")})
+        pod["status"].update(phase="Running", conditions=[{"type": "Ready", "status": "True"}])
+        self.assertEqual(self.c.api("PUT", pods + "/p/status", pod)[0], 200)
+        self.make(budgets, {"metadata": {"name": "b"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": LABELS}}})
+
+        def refused(message):
+            status, s = self.c.api("POST", pods + "/p/eviction", eviction)
+            self.assertEqual((status, s["reason"], s["message"], s["details"]["causes"]),
+                             (429, "TooManyRequests", "Cannot evict pod as it would violate the pod's disruption budget.",
+                              [{"reason": "DisruptionBudget", "message": message}]))
+
+        def status(**kw):
+            b = self.c.api("GET", budgets + "/b")[1]
+            b["status"] = dict(observedGeneration=1, expectedPods=2, **kw)
+            self.assertEqual(self.c.api("PUT", budgets + "/b/status", b)[0], 200)
+        refused("The disruption budget b is still being processed by the server.")
+        status(disruptionsAllowed=0, currentHealthy=1, desiredHealthy=1)
+        refused("The disruption budget b needs 1 healthy pods and has 1 currently")
+        status(disruptionsAllowed=1, currentHealthy=2, desiredHealthy=1)
+        self.make(pods + "/p/eviction", dict(eviction, deleteOptions={"dryRun": ["All"]}))
+        self.assertNotIn("deletionTimestamp", self.c.api("GET", pods + "/p")[1]["metadata"])
+        self.make(pods + "/p/eviction", eviction)
+        gone = self.c.api("GET", pods + "/p")[1]
+        self.assertIn("deletionTimestamp", gone["metadata"])
+        self.assertEqual([c["reason"] for c in gone["status"]["conditions"] if c["type"] == "DisruptionTarget"],
+                         ["EvictionByEvictionAPI"])
+        budget = self.c.api("GET", budgets + "/b")[1]["status"]
+        self.assertEqual((budget["disruptionsAllowed"], list(budget["disruptedPods"])), (0, ["p"]))
+
+    def test_limit_ranges_give_defaults_and_bounds(self):
+        core = self.namespace("limits")
+        self.make(core + "/limitranges", {"metadata": {"name": "l"}, "spec": {"limits": [
+            {"type": "Container", "default": {"cpu": "2", "memory": "1Gi"}, "defaultRequest": {"cpu": "1"},
+             "max": {"cpu": "4"}, "min": {"cpu": "100m"}},
+            {"type": "PersistentVolumeClaim", "max": {"storage": "1Gi"}}]}})
+        pod = self.make(core + "/pods", {"metadata": {"name": "p"}, "spec": podspec()})
+        self.assertEqual(pod["spec"]["containers"][0]["resources"],
+                         {"limits": {"cpu": "2", "memory": "1Gi"}, "requests": {"cpu": "1", "memory": "1Gi"}})
+        self.assertEqual(pod["metadata"]["annotations"]["kubernetes.io/limit-ranger"],
+                         "LimitRanger plugin set: cpu, memory request for container c; cpu, memory limit for container c")
+        big = podspec()
+        big["containers"] = [dict(big["containers"][0], resources={"limits": {"cpu": "5"}, "requests": {"cpu": "1m"}})]
+        bad = self.make(core + "/pods", {"metadata": {"name": "q"}, "spec": big}, 403)
+        self.assertEqual(bad["message"], 'pods "q" is forbidden: [minimum cpu usage per Container is 100m, but request is 1m, '
+                         'maximum cpu usage per Container is 4, but limit is 5]')
+        claim = dict(MINIMAL["PersistentVolumeClaim"], metadata={"name": "c"})
+        claim["spec"] = dict(claim["spec"], resources={"requests": {"storage": "2Gi"}})
+        bad = self.make(core + "/persistentvolumeclaims", claim, 403)
+        self.assertEqual(bad["message"], 'persistentvolumeclaims "c" is forbidden: maximum storage usage per '
+                         'PersistentVolumeClaim is 1Gi, but request is 2Gi')
+
+    def test_classes_that_are_default(self):
+        core = self.namespace("classes")
+        note = {"storageclass.kubernetes.io/is-default-class": "true"}
+        self.make("/apis/storage.k8s.io/v1/storageclasses",
+                  {"metadata": {"name": "fast", "annotations": note}, "provisioner": "example.com/p"})
+        claim = self.make(core + "/persistentvolumeclaims", dict(MINIMAL["PersistentVolumeClaim"], metadata={"name": "c"}))
+        self.assertEqual(claim["spec"]["storageClassName"], "fast")
+        note = {"ingressclass.kubernetes.io/is-default-class": "true"}
+        self.make("/apis/networking.k8s.io/v1/ingressclasses",
+                  {"metadata": {"name": "web", "annotations": note}, "spec": {"controller": "example.com/c"}})
+        ingress = self.make("/apis/networking.k8s.io/v1/namespaces/classes/ingresses",
+                            dict(MINIMAL["Ingress"], metadata={"name": "i"}))
+        self.assertEqual(ingress["spec"]["ingressClassName"], "web")
+        for path in ("/apis/storage.k8s.io/v1/storageclasses/fast", "/apis/networking.k8s.io/v1/ingressclasses/web"):
+            self.c.api("DELETE", path)
+
+    def test_runtime_classes_add_to_pods(self):
+        core = self.namespace("runtimes")
+        bad = self.make(core + "/pods", {"metadata": {"name": "p"}, "spec": podspec(runtimeClassName="none")}, 403)
+        self.assertEqual(bad["message"], 'pods "p" is forbidden: pod rejected: RuntimeClass "none" not found')
+        self.make("/apis/node.k8s.io/v1/runtimeclasses",
+                  {"metadata": {"name": "rc"}, "handler": "h", "overhead": {"podFixed": {"cpu": "10m"}},
+                   "scheduling": {"nodeSelector": {"a": "b"}, "tolerations": [{"key": "k", "operator": "Exists"}]}})
+        pod = self.make(core + "/pods", {"metadata": {"name": "p"}, "spec": podspec(runtimeClassName="rc")})["spec"]
+        self.assertEqual((pod["overhead"], pod["nodeSelector"]), ({"cpu": "10m"}, {"a": "b"}))
+        self.assertIn({"key": "k", "operator": "Exists"}, pod["tolerations"])
+        bad = self.make(core + "/pods", {"metadata": {"name": "q"}, "spec": podspec(overhead={"cpu": "1"})}, 403)
+        self.assertIn("Pod Overhead set without corresponding RuntimeClass", bad["message"])
+
+    def test_events_end(self):
+        c = Cluster("memory", ["--event-ttl", "2s"])
+        try:
+            path = "/api/v1/namespaces/default/events"
+            c.api("POST", path, dict(MINIMAL["Event"], metadata={"name": "e"}))
+            self.assertEqual(len(c.api("GET", path)[1]["items"]), 1)
+            until = time.time() + 20
+            while c.api("GET", path)[1]["items"] and time.time() < until:
+                time.sleep(0.2)
+            self.assertEqual(c.api("GET", path)[1]["items"], [])
+        finally:
+            c.close()
+
+    def test_a_new_cluster_has_its_system_objects(self):
+        classes = self.c.api("GET", "/apis/scheduling.k8s.io/v1/priorityclasses")[1]["items"]
+        self.assertEqual({p["metadata"]["name"]: p["value"] for p in classes if p["metadata"]["name"].startswith("system-")},
+                         {"system-node-critical": 2000001000, "system-cluster-critical": 2000000000})
+        self.assertEqual(self.c.api("GET", "/apis/networking.k8s.io/v1/servicecidrs/kubernetes")[1]["spec"],
+                         {"cidrs": ["10.96.0.0/16"]})
 
 
 if __name__ == "__main__":
