@@ -227,6 +227,9 @@ def main(argv):
     for key in list(gotypes) + list(docs):
         if key[0] not in types:
             die(f"no type {key[0]} for extra data")
+    for name, fname in docs:
+        if fname and all(f[0] != fname for f in types[name]["fields"]):
+            die(f"a description of {name}.{fname}, which does not exist")
 
     defaults = read_defaults(defaults_path, types)
     defaulted = with_defaults(types, defaults)
