@@ -4,9 +4,9 @@
  * that allows ends it, and the reasons of those that do not are joined for the message. Denials do
  * not exist apart from that: there is no authorizer here that says a hard no.
  *
- * In-process parts of the control plane act as themselves (system:kube-controller-manager, the
- * controllers' ServiceAccounts) where main/ says so; the API server's own client is `system` and is
- * not asked.
+ * In-process parts of the control plane act as themselves (the scheduler's user, the controllers'
+ * ServiceAccounts) with their default roles; the API server's own client, and controllers whose row
+ * names no account, are `system` and are not asked.
  */
 #include "controlplane/api/rbac.h"
 

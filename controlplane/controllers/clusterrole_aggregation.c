@@ -97,6 +97,7 @@ static const struct th_ctrl_watch watches[] = {
 };
 const struct th_controller th_ctrl_clusterrole_aggregation = {
     .name = "clusterrole-aggregation-controller",
+    .account = "clusterrole-aggregation-controller",
     .watches = watches,
     .reconcile = reconcile,
 };

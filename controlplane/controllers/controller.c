@@ -38,7 +38,7 @@ static const struct th_controller *const rows[] = {
 
 struct th_client *th_ctrl_client(struct th_ctrl *c)
 {
-    return c->set->client;
+    return c->client;
 }
 
 struct th_recorder *th_ctrl_recorder(struct th_ctrl *c)
@@ -206,7 +206,7 @@ static bool is_served(const struct th_controllers *set, const struct th_controll
     return true;
 }
 
-static void add_rows(struct th_controllers *set)
+static int add_rows(struct th_controllers *set, struct th_err *err)
 {
     set->controllers = th_xcalloc(TH_ARRAY_LEN(rows), sizeof(*set->controllers));
     for (size_t i = 0; i < TH_ARRAY_LEN(rows); i++) {
@@ -215,14 +215,19 @@ static void add_rows(struct th_controllers *set)
         }
         struct th_ctrl *c = &set->controllers[set->n];
         *c = (struct th_ctrl){.row = rows[i], .set = set, .index = set->n};
-        c->recorder = th_recorder_new(set->client, rows[i]->name, "");
-        c->state = rows[i]->state_new ? rows[i]->state_new(c) : NULL;
+        c->client = set->client;
         set->n++;
+        if (rows[i]->account && set->opts.client_for) {
+            TH_TRY(set->opts.client_for(set->opts.client_arg, rows[i]->account, &c->client, err));
+        }
+        c->recorder = th_recorder_new(c->client, rows[i]->name, "");
+        c->state = rows[i]->state_new ? rows[i]->state_new(c) : NULL;
         set->any = set->any || rows[i]->on_any;
         for (const struct th_ctrl_watch *w = rows[i]->watches; w->gvr.plural; w++) {
             th_ctrl_cache_declare(set, th_rl_for_gvr(&set->served, w->gvr));
         }
     }
+    return 0;
 }
 
 int th_controllers_start(struct th_client *client, const struct th_controllers_opts *o,
@@ -237,7 +242,9 @@ int th_controllers_start(struct th_client *client, const struct th_controllers_o
     set->queue = th_wq_new(BACKOFF_BASE_MS, BACKOFF_MAX_MS);
     int r = th_rl_discover(client, &set->served, err);
     if (r == 0) {
-        add_rows(set);
+        r = add_rows(set, err);
+    }
+    if (r == 0) {
         r = th_ctrl_caches_start(set, err);
     }
     if (r < 0) {
@@ -279,6 +286,9 @@ void th_controllers_stop(struct th_controllers *set)
         th_recorder_free(c->recorder);
         if (c->row->state_free) {
             c->row->state_free(c->state);
+        }
+        if (c->client != set->client) {
+            th_client_free(c->client);
         }
     }
     th_wq_free(set->queue);

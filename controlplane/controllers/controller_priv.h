@@ -19,6 +19,7 @@ struct th_ctrl {
     const struct th_controller *row;
     struct th_controllers *set;
     size_t index;
+    struct th_client *client;    /* its own, or the set's */
     struct th_recorder *recorder;
     void *state;
 };

@@ -13,6 +13,10 @@ struct th_controllers_opts {
     const char *ca_key_pem;  /* signs certificates; NULL: none are signed. Borrowed */
     const char *sa_key_pem;  /* signs tokens of Secrets; NULL: none are made. Borrowed */
     size_t workers;          /* 0: default */
+    /* Gives a client that acts as this ServiceAccount of kube-system, to be freed by the set. NULL:
+     * all controllers use the set's client. */
+    int (*client_for)(void *arg, const char *account, struct th_client **ret, struct th_err *err);
+    void *client_arg;
     /* As kube-controller-manager's flags of these names; 0: its default. */
     int64_t node_monitor_period_ms;    /* 5 s */
     int64_t node_monitor_grace_ms;     /* 40 s */

@@ -154,6 +154,7 @@ static const struct th_ctrl_watch watches[] = {
 };
 const struct th_controller th_ctrl_csr_approving = {
     .name = "certificatesigningrequest-approving-controller",
+    .account = "certificate-controller",
     .watches = watches,
     .reconcile = reconcile,
 };

@@ -84,6 +84,7 @@ static const struct th_ctrl_watch watches[] = {
 };
 const struct th_controller th_ctrl_csr_cleaner = {
     .name = "certificatesigningrequest-cleaner-controller",
+    .account = "certificate-controller",
     .watches = watches,
     .reconcile = reconcile,
     .tick_ms = TICK_MS,

@@ -148,6 +148,7 @@ static const struct th_ctrl_watch watches[] = {
 };
 const struct th_controller th_ctrl_csr_signing = {
     .name = "certificatesigningrequest-signing-controller",
+    .account = "certificate-controller",
     .watches = watches,
     .reconcile = reconcile,
 };

@@ -229,6 +229,7 @@ static const struct th_ctrl_watch watches[] = {
 };
 const struct th_controller th_ctrl_endpoints = {
     .name = "endpoints-controller",
+    .account = "endpoint-controller",
     .watches = watches,
     .reconcile = reconcile,
     .state_new = th_triggers_new,

@@ -253,6 +253,7 @@ static const struct th_ctrl_watch watches[] = {
 };
 const struct th_controller th_ctrl_endpointslice = {
     .name = "endpointslice-controller",
+    .account = "endpointslice-controller",
     .watches = watches,
     .reconcile = reconcile,
     .state_new = th_triggers_new,

@@ -579,6 +579,7 @@ static const struct th_ctrl_watch watches[] = {
 };
 const struct th_controller th_ctrl_gc = {
     .name = "garbage-collector-controller",
+    .account = "generic-garbage-collector",
     .watches = watches,
     .reconcile = reconcile,
     .on_any = on_any,

@@ -507,6 +507,7 @@ static const struct th_ctrl_watch watches[] = {
 };
 const struct th_controller th_ctrl_nodelifecycle = {
     .name = "node-lifecycle-controller",
+    .account = "node-controller",
     .watches = watches,
     .reconcile = reconcile,
     .tick_ms = MONITOR_PERIOD_MS,

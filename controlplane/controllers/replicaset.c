@@ -212,6 +212,7 @@ static const struct th_ctrl_watch watches[] = {
 };
 const struct th_controller th_ctrl_replicaset = {
     .name = "replicaset-controller",
+    .account = "replicaset-controller",
     .watches = watches,
     .reconcile = reconcile,
     .state_new = th_orphans_new,

@@ -40,6 +40,7 @@ static const struct th_ctrl_watch watches[] = {
 };
 const struct th_controller th_ctrl_rootca = {
     .name = "root-ca-certificate-publisher-controller",
+    .account = "root-ca-cert-publisher",
     .watches = watches,
     .reconcile = reconcile,
 };

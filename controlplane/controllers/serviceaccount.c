@@ -23,6 +23,7 @@ static const struct th_ctrl_watch watches[] = {
 };
 const struct th_controller th_ctrl_serviceaccount = {
     .name = "serviceaccount-controller",
+    .account = "service-account-controller",
     .watches = watches,
     .reconcile = reconcile,
 };

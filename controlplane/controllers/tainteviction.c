@@ -215,6 +215,7 @@ static const struct th_ctrl_watch watches[] = {
 };
 const struct th_controller th_ctrl_tainteviction = {
     .name = "taint-eviction-controller",
+    .account = "node-controller",
     .watches = watches,
     .reconcile = reconcile,
     .state_new = state_new,

@@ -280,6 +280,19 @@ static int duration(const char *text, int64_t *ret_ms, struct th_err *err)
     return 0;
 }
 
+#ifdef TH_WITH_CONTROLLERS
+/* A controller's own identity: a ServiceAccount of kube-system, as upstream's controller manager gives
+ * each of them. */
+static int client_for(void *arg, const char *account, struct th_client **ret, struct th_err *err)
+{
+    static const char *const groups[] = {"system:serviceaccounts",
+                                         "system:serviceaccounts:kube-system",
+                                         "system:authenticated", NULL};
+    th_autofree char *user = th_xasprintf("system:serviceaccount:kube-system:%s", account);
+    return th_client_new_local(arg, user, groups, "kube-controller-manager", ret, err);
+}
+#endif
+
 static int start_workers(const struct config *c, const struct th_cluster *k,
                          const struct th_cp_identity *id, struct parts *p, struct th_err *err)
 {
@@ -298,7 +311,9 @@ static int start_workers(const struct config *c, const struct th_cluster *k,
                                         .cluster_domain = k->cluster_domain,
                                         .ca_cert_pem = k->ca_cert_pem,
                                         .ca_key_pem = id->ca_key,
-                                        .sa_key_pem = k->sa_key_pem};
+                                        .sa_key_pem = k->sa_key_pem,
+                                        .client_for = client_for,
+                                        .client_arg = p->api};
         TH_TRY(duration(c->node_monitor_period, &o.node_monitor_period_ms, err));
         TH_TRY(duration(c->node_monitor_grace, &o.node_monitor_grace_ms, err));
         o.terminated_pod_gc_threshold =
@@ -308,8 +323,9 @@ static int start_workers(const struct config *c, const struct th_cluster *k,
 #endif
 #ifdef TH_WITH_SCHEDULER
     if (!(none && !c->scheduler) && !th_streq(c->scheduler, "off")) {
-        TH_TRY(th_client_new_local(p->api, NULL, NULL, "kube-scheduler", &p->scheduler_client,
-                                   err));
+        static const char *const groups[] = {"system:authenticated", NULL};
+        TH_TRY(th_client_new_local(p->api, "system:kube-scheduler", groups, "kube-scheduler",
+                                   &p->scheduler_client, err));
         struct th_scheduler_opts o = {.name = NULL};
         TH_TRY(th_scheduler_start(p->scheduler_client, &o, &p->scheduler, err));
     }
