@@ -435,7 +435,7 @@ int agent_start(struct agent *a, struct th_err *err)
     (void)th_ev_add_fd(a->ev, a->inotify_fd, EPOLLIN, on_exit_file, a);
     (void)th_ev_add_timer(a->ev, RESYNC_MS, RESYNC_MS, on_resync, a);
     (void)th_ev_add_timer(a->ev, LOG_CHECK_MS, LOG_CHECK_MS, on_log_check, a);
-    for (a->n_workers = 0; a->n_workers < 4; a->n_workers++) {
+    for (a->n_workers = 0; a->n_workers < TH_ARRAY_LEN(a->workers); a->n_workers++) {
         int e = pthread_create(&a->workers[a->n_workers], NULL, worker, a);
         if (e != 0) {
             return th_fail_errno(err, e, TH_R_INTERNAL, "starting a worker");

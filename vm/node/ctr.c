@@ -346,11 +346,13 @@ void ctr_start(struct pod *p, struct ctr *c)
                           .stdin_open = th_json_path_bool(c->spec, "stdin", false),
                           .stdin_once = th_json_path_bool(c->spec, "stdinOnce", false)};
     pid_t pid = 0;
+    int64_t started = 0;
     int r = rt_create(p->a, &o, &pid, &err);
     pod_event(p, "Normal", "Created", c->name, "Container created");
     if (r >= 0) {
         inst_set_pid(&c->cur, pid);
         (void)inst_save(&c->cur, NULL);
+        started = th_now_ms(); /* before: a short-lived one has ended by the time crun returns */
         r = rt_start(p->a, c->cur.id, &err);
     }
     if (r < 0) {
@@ -358,7 +360,7 @@ void ctr_start(struct pod *p, struct ctr *c)
         return;
     }
     c->cur.state = I_RUNNING;
-    c->cur.started_ms = th_now_ms();
+    c->cur.started_ms = started;
     if (inst_save(&c->cur, &err) < 0) {
         th_warn(NODE_MOD, "start of a container not recorded", "err=%s", th_log_q(err.msg));
     }

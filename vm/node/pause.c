@@ -83,7 +83,7 @@ static _Noreturn void first_process(const char *empty, int tell, char **argv, in
     _exit(0);
 }
 
-int pause_main(int argc, char **argv, int all_argc, char **all_argv)
+static int make(int argc, char **argv, int all_argc, char **all_argv)
 {
     if (argc != 3) {
         return 2;
@@ -124,6 +124,14 @@ int pause_main(int argc, char **argv, int all_argc, char **all_argv)
         return 1;
     }
     return 0;
+}
+
+int pause_main(int argc, char **argv, int all_argc, char **all_argv)
+{
+    int r = make(argc, argv, all_argc, all_argv);
+    (void)fflush(NULL);
+    _exit(r); /* what runs at exit may want threads, which this process can have no more (its next child
+               * would be in the new namespace) */
 }
 
 /* ---- the agent's side ---- */
