@@ -158,6 +158,7 @@ struct th_json *th_informer_get(struct th_informer *i, const char *ns, const cha
 void th_informer_each(struct th_informer *i, const char *ns,
                       bool (*fn)(void *arg, struct th_json *obj), void *arg);
 size_t th_informer_count(struct th_informer *i);
+size_t th_informer_count_in(struct th_informer *i, const char *ns);
 /* Objects whose owner reference with controller=true has this uid; objects with a named index. */
 void th_informer_by_owner(struct th_informer *i, const char *owner_uid,
                           bool (*fn)(void *arg, struct th_json *obj), void *arg);

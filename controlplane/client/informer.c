@@ -580,3 +580,12 @@ size_t th_informer_count(struct th_informer *i)
     pthread_mutex_unlock(&i->lock);
     return n;
 }
+
+size_t th_informer_count_in(struct th_informer *i, const char *ns)
+{
+    th_autofree char *prefix = th_xasprintf("%s/", ns);
+    pthread_mutex_lock(&i->lock);
+    size_t n = th_omap_count_prefix(i->objects, prefix);
+    pthread_mutex_unlock(&i->lock);
+    return n;
+}

@@ -233,6 +233,21 @@ int th_ctrl_caches_follow(struct th_controllers *set, struct th_err *err)
     return 0;
 }
 
+size_t th_ctrl_count_objects(struct th_ctrl *c, const char *group, const char *plural,
+                             const char *ns)
+{
+    size_t n = 0;
+    pthread_mutex_lock(&c->set->lock); /* keeps the cache from being stopped meanwhile */
+    for (size_t i = 0; i < c->set->n_caches; i++) {
+        const struct th_ctrl_cache *cache = c->set->caches[i];
+        if (th_streq(cache->r.plural, plural) && th_streq(cache->r.group, group)) {
+            n = th_informer_count_in(cache->informer, ns);
+        }
+    }
+    pthread_mutex_unlock(&c->set->lock);
+    return n;
+}
+
 bool th_ctrl_served(struct th_ctrl *c, const char *api_version, const char *kind,
                     struct th_rl_item *ret)
 {

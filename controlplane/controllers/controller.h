@@ -47,6 +47,9 @@ void *th_ctrl_state(struct th_ctrl *c);
 /* The shared cache of a watched resource; a resource that no row watches is a broken invariant. */
 struct th_informer *th_ctrl_informer(struct th_ctrl *c, struct th_gvr gvr);
 
+/* How many objects of a resource ns has, as far as some cache knows (on_any rows: all of them). */
+size_t th_ctrl_count_objects(struct th_ctrl *c, const char *group, const char *plural,
+                             const char *ns);
 /* What is served for this apiVersion and kind, copied to *ret (th_rl_item_done); false: nothing. */
 bool th_ctrl_served(struct th_ctrl *c, const char *api_version, const char *kind,
                     struct th_rl_item *ret);

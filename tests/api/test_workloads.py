@@ -298,6 +298,39 @@ class Workloads(Scene, unittest.TestCase):
         for p in self.items(self.pods):
             self.patch(self.pods + "/" + p["metadata"]["name"], {"metadata": {"annotations": {"play/stop": None}}})
 
+    # ---- ResourceQuota ----
+
+    def test_a_quota_counts_and_refuses(self):
+        core = "/api/v1/namespaces/%s/" % self.ns
+        quotas, cms = core + "resourcequotas", core + "configmaps"
+        self.wait("root", lambda: self.get(cms + "/kube-root-ca.crt"))
+        self.make(quotas, {"metadata": {"name": "q"}, "spec": {"hard": {
+            "pods": "2", "requests.cpu": "1", "limits.memory": "1Gi", "configmaps": "2", "count/deployments.apps": "1", "services.nodeports": "1"}}})
+        used = lambda: (self.get(quotas + "/q").get("status") or {}).get("used")
+        want = {"pods": "0", "requests.cpu": "0", "limits.memory": "0", "configmaps": "1", "count/deployments.apps": "0", "services.nodeports": "0"}
+        self.wait("used", lambda: used() == want)
+
+        def pod(name, cpu="300m", memory="256Mi"):
+            c = {"name": "c", "image": "i", "resources": {"requests": {"cpu": cpu}, "limits": {"memory": memory}}}
+            return self.c.api("POST", self.pods, {"metadata": {"name": name}, "spec": {"containers": [c]}})
+        self.must(pod("a"))
+        self.assertEqual((used()["pods"], used()["requests.cpu"], used()["limits.memory"]), ("1", "300m", "256Mi"))
+        s, o = pod("b", "800m")
+        self.assertEqual((s, o["message"]), (403, 'pods "b" is forbidden: exceeded quota: q, requested: requests.cpu=800m, '
+                                                  'used: requests.cpu=300m, limited: requests.cpu=1'))
+        s, o = self.c.api("POST", self.pods, {"metadata": {"name": "b"}, "spec": SPEC})
+        self.assertEqual((s, o["message"]), (403, 'pods "b" is forbidden: failed quota: q: must specify limits.memory for: c; requests.cpu for: c'))
+        self.must(pod("b", "700m"))
+        s, o = pod("c", "0", "1")
+        self.assertEqual(o["message"], 'pods "c" is forbidden: exceeded quota: q, requested: pods=1, used: pods=2, limited: pods=2')
+        self.drop(self.pods + "/b", gracePeriodSeconds=0)
+        self.wait("given back", lambda: (used()["pods"], used()["requests.cpu"]) == ("1", "300m"))
+        self.make(cms, {"metadata": {"name": "one"}})
+        s, o = self.c.api("POST", cms, {"metadata": {"name": "two"}})
+        self.assertEqual(o["message"], 'configmaps "two" is forbidden: exceeded quota: q, requested: configmaps=1, used: configmaps=2, limited: configmaps=2')
+        self.make("/apis/apps/v1/namespaces/%s/deployments" % self.ns, workload("Deployment", "apps/v1", replicas=0))
+        self.assertEqual(used()["count/deployments.apps"], "1")
+
 
 if __name__ == "__main__":
     unittest.main(verbosity=1)

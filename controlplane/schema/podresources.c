@@ -1,5 +1,5 @@
-/* Amounts of resources and host ports of pods; see plugin.h. */
-#include "controlplane/scheduler/plugin.h"
+/* Amounts of resources and what a pod asks for; see podresources.h. */
+#include "controlplane/schema/podresources.h"
 #include "controlplane/schema/quantity.h"
 
 void th_amounts_done(struct th_amounts *a)
@@ -76,7 +76,8 @@ static bool is_sidecar(const struct th_json *container)
     return th_streq(th_json_path_str(container, "restartPolicy"), "Always");
 }
 
-void th_pod_requests(const struct th_json *pod, struct th_amounts *ret)
+/* which: "requests" or "limits" */
+static void aggregate(const struct th_json *pod, const char *which, struct th_amounts *ret)
 {
     struct th_amounts init TH_CLEANUP(th_amounts_done) = {NULL, 0};
     struct th_amounts sidecars TH_CLEANUP(th_amounts_done) = {NULL, 0};
@@ -84,13 +85,13 @@ void th_pod_requests(const struct th_json *pod, struct th_amounts *ret)
     const struct th_json *list = th_json_path(pod, "spec.containers");
     for (size_t i = 0; i < th_json_len(list); i++) {
         struct th_amounts one TH_CLEANUP(th_amounts_done) = {NULL, 0};
-        th_amounts_read(&one, th_json_path(th_json_at(list, i), "resources.requests"));
+        th_amounts_read(&one, th_json_get(th_json_get(th_json_at(list, i), "resources"), which));
         th_amounts_add(ret, &one, 1);
     }
     list = th_json_path(pod, "spec.initContainers");
     for (size_t i = 0; i < th_json_len(list); i++) {
         struct th_amounts one TH_CLEANUP(th_amounts_done) = {NULL, 0};
-        th_amounts_read(&one, th_json_path(th_json_at(list, i), "resources.requests"));
+        th_amounts_read(&one, th_json_get(th_json_get(th_json_at(list, i), "resources"), which));
         if (is_sidecar(th_json_at(list, i))) {
             th_amounts_add(&sidecars, &one, 1);
             th_amounts_add(ret, &one, 1);
@@ -101,11 +102,21 @@ void th_pod_requests(const struct th_json *pod, struct th_amounts *ret)
         }
     }
     raise_to(ret, &init);
-    override(ret, th_json_path(pod, "spec.resources.requests"));
+    override(ret, th_json_get(th_json_path(pod, "spec.resources"), which));
     struct th_amounts overhead TH_CLEANUP(th_amounts_done) = {NULL, 0};
     th_amounts_read(&overhead, th_json_path(pod, "spec.overhead"));
     th_amounts_add(ret, &overhead, 1);
+}
+
+void th_pod_requests(const struct th_json *pod, struct th_amounts *ret)
+{
+    aggregate(pod, "requests", ret);
     *slot(ret, "pods") = 1;
+}
+
+void th_pod_limits(const struct th_json *pod, struct th_amounts *ret)
+{
+    aggregate(pod, "limits", ret);
 }
 
 #define DEFAULT_CPU_MILLI 100
@@ -124,46 +135,5 @@ void th_pod_nonzero(const struct th_json *pod, int64_t *ret_cpu, int64_t *ret_me
         *ret_cpu += th_json_has(r, "cpu") || th_json_has(whole, "cpu") ? 0 : DEFAULT_CPU_MILLI;
         *ret_memory +=
             th_json_has(r, "memory") || th_json_has(whole, "memory") ? 0 : DEFAULT_MEMORY_B;
-    }
-}
-
-void th_host_ports_done(struct th_host_ports *p)
-{
-    for (size_t i = 0; i < p->n; i++) {
-        free(p->v[i].ip);
-        free(p->v[i].proto);
-    }
-    free(p->v);
-    *p = (struct th_host_ports){NULL, 0};
-}
-
-static void add_port(struct th_host_ports *ret, const struct th_json *port)
-{
-    int64_t number = th_json_path_int(port, "hostPort", 0);
-    if (number <= 0) {
-        return;
-    }
-    const char *ip = th_json_path_str(port, "hostIP");
-    const char *proto = th_json_path_str(port, "protocol");
-    ret->v = th_xrealloc(ret->v, (ret->n + 1) * sizeof(*ret->v));
-    ret->v[ret->n++] = (struct th_host_port){th_xstrdup(ip && !th_streq(ip, "0.0.0.0") ? ip : ""),
-                                             th_xstrdup(proto ? proto : "TCP"), (int)number};
-}
-
-void th_host_ports_read(const struct th_json *pod, struct th_host_ports *ret)
-{
-    static const char *const lists[] = {"spec.containers", "spec.initContainers"};
-    *ret = (struct th_host_ports){NULL, 0};
-    for (size_t l = 0; l < TH_ARRAY_LEN(lists); l++) {
-        const struct th_json *list = th_json_path(pod, lists[l]);
-        for (size_t i = 0; i < th_json_len(list); i++) {
-            const struct th_json *ports = th_json_get(th_json_at(list, i), "ports");
-            if (l == 1 && !is_sidecar(th_json_at(list, i))) {
-                continue; /* it has ended before the others begin */
-            }
-            for (size_t k = 0; k < th_json_len(ports); k++) {
-                add_port(ret, th_json_at(ports, k));
-            }
-        }
     }
 }
