@@ -60,6 +60,9 @@ int th_api_new(const struct th_api_opts *o, struct th_api **ret, struct th_err *
     if (r >= 0) {
         r = th_authn_new(o->token_file, &a->authn, err);
     }
+    if (r >= 0 && o->audit_policy_file) {
+        r = th_audit_new(o->audit_policy_file, o->audit_log ? o->audit_log : "-", &a->audit, err);
+    }
     if (r >= 0) {
         r = th_client_new_local(a, NULL, NULL, "thimble-apiserver", &a->client, err);
     }
@@ -84,6 +87,7 @@ void th_api_free(struct th_api *a)
     th_client_free(a->client);
     th_authz_free(a->authz);
     th_authn_free(a->authn);
+    th_audit_free(a->audit);
     th_ticker_free(a->ticker);
     th_metrics_free(a->metrics);
     th_flow_free(a->flow);
@@ -500,6 +504,9 @@ static int serve_resource(struct th_call *c, struct th_err *err)
         .field_selector = fields,
     };
     show_flow(c, &at);
+    if (c->api->audit) {
+        th_audit_begin(c, &at);
+    }
     TH_TRY(th_authorize(c->api, &at, err));
     if (stream) {
         return th_stream_route(c, err);
@@ -523,6 +530,9 @@ static int serve_other(struct th_call *c, struct th_err *err)
               : th_streq(m, "PATCH")                    ? "patch"
                                                         : "delete";
     struct th_attrs at = {.id = c->req->id, .verb = c->verb, .path = c->route.path};
+    if (c->api->audit) {
+        th_audit_begin(c, &at);
+    }
     TH_TRY(th_authorize(c->api, &at, err));
     static verb_fn *const serve[] = {th_health_serve, th_discovery_serve, th_openapi_serve,
                                      th_metrics_serve, th_oidc_serve};
@@ -590,6 +600,9 @@ int th_api_call(struct th_api *api, const struct th_areq *req, struct th_aresp *
     add_warnings(&c);
     int code = r >= 0 ? resp->status
                       : (local.http_code ? local.http_code : th_reason_http(local.reason));
+    if (c.audit) {
+        th_audit_end(&c, code, r < 0 ? &local : NULL);
+    }
     th_metrics_request(api->metrics, &c, code, th_mono_us() - start_us);
     if (r < 0) {
         if (code >= 500) {

@@ -19,6 +19,8 @@ struct th_api_opts {
     const char *token_file;            /* static tokens: token,user,uid,"group1,group2"; or NULL */
     const char *server_address;        /* "127.0.0.1:6443", as /api answers; or NULL */
     const char *authorization_mode;    /* "Node,RBAC" when NULL */
+    const char *audit_policy_file;     /* NULL: no audit */
+    const char *audit_log;             /* appended to; NULL or "-": standard output */
     const char *continue_expiry;       /* of tokens of paged lists, "300ms"; NULL: 5 minutes */
     const char *event_ttl;             /* how long events last, "90s"; NULL: an hour */
 };

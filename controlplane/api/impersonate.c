@@ -133,6 +133,7 @@ int th_impersonate(struct th_api *api, struct th_identity *id, const struct th_s
     (void)split_account(w.user, &ns, &account);
     TH_TRY(check(api, id, &w, ns, account, err));
     struct th_identity *as = th_identity_new(w.user, w.uid, NULL);
+    as->by = th_identity_ref(id);
     for (size_t i = 0; i < w.groups.n; i++) {
         th_strv_add(&as->groups, w.groups.v[i]);
     }

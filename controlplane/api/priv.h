@@ -57,6 +57,8 @@ int th_accept_parse(const char *header, bool transforms, bool watch, bool protob
 bool th_accept_wants(const char *header, const char *as, const char *g, const char *v);
 
 /* ---- api.c ---- */
+struct th_audit;
+struct th_audit_event;
 struct th_authn;
 struct th_authz;
 struct th_ticker;
@@ -72,6 +74,7 @@ struct th_api {
     struct th_cluster *cluster;
     struct th_client *client; /* in-process, as the system */
     struct th_identity *system;
+    struct th_audit *audit; /* NULL: nothing is written down */
     struct th_authn *authn;
     struct th_authz *authz;
     struct th_access access; /* the same, as rows see it */
@@ -111,6 +114,7 @@ struct th_call {
     char *manager;                     /* field manager */
     struct th_obj *made;               /* the revision that was written and is the answer, or NULL */
     const char *verb;                  /* "get", "list", ... as authorization names it */
+    struct th_audit_event *audit;      /* what the policy wants written, or NULL */
 };
 
 /* The set of custom resources for this call, taken on first use (api.c). */
@@ -300,6 +304,15 @@ bool th_authz_allowed(struct th_authz *a, const struct th_attrs *at, struct th_b
 /* The same as a Forbidden error. */
 int th_authorize(struct th_api *api, const struct th_attrs *at, struct th_err *err) TH_MUST_USE;
 void th_authz_access(struct th_api *api, struct th_access *ret);
+
+/* ---- audit.c ---- */
+int th_audit_new(const char *policy_file, const char *log_path, struct th_audit **ret,
+                 struct th_err *err) TH_MUST_USE;
+void th_audit_free(struct th_audit *a);
+/* Before authorization; api->audit is not NULL. */
+void th_audit_begin(struct th_call *c, const struct th_attrs *at);
+/* When c->audit is not NULL: the answer is there, or the failure. */
+void th_audit_end(struct th_call *c, int code, const struct th_err *failure);
 
 /* ---- rbac_bootstrap.c ---- */
 /* Makes and mends the default roles and bindings, in one commit. */

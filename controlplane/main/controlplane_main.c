@@ -31,6 +31,7 @@ struct config {
     const char *tls_cert, *tls_key, *ca_cert, *ca_key, *client_ca, *sa_key, *sa_issuer, *token_file;
     const char *service_cidr, *pod_cidr, *cluster_domain, *dns_ip, *advertise;
     const char *controllers, *scheduler, *node_socket, *authorization_mode;
+    const char *audit_policy, *audit_log;
     const char *run, *etc, *continue_expiry, *event_ttl;
     const char *node_monitor_period, *node_monitor_grace, *pod_gc_threshold;
     struct th_strv disable_admission;
@@ -67,6 +68,7 @@ static const char usage[] =
     "  --node-monitor-period, --node-monitor-grace-period DURATION (default 5s, 40s)\n"
     "  --terminated-pod-gc-threshold N (default 12500)\n"
     "  --authorization-mode MODE,...  Node,RBAC (default), AlwaysAllow, AlwaysDeny\n"
+    "  --audit-policy-file FILE  audit.k8s.io/v1 Policy; --audit-log-path FILE|- (default -)\n"
     "  --disable-admission NAME,...   --node-socket PATH\n"
     "  --kubeconfig PATH       admin's kubeconfig (default: DIR/admin.kubeconfig)\n"
     "  --etc DIR               identity files and cluster.json of `thimbled init` give defaults\n"
@@ -95,6 +97,8 @@ static const struct option options[] = {
     {"node-monitor-grace-period", required_argument, NULL, 20},
     {"terminated-pod-gc-threshold", required_argument, NULL, 21},
     {"authorization-mode", required_argument, NULL, 23},
+    {"audit-policy-file", required_argument, NULL, 30},
+    {"audit-log-path", required_argument, NULL, 31},
     {NULL, 0, NULL, 0},
 };
 
@@ -113,6 +117,7 @@ static int parse_flags(int argc, char **argv, struct config *c)
         ['e'] = &c->etc,         [22] = &c->node_monitor_period,
         [20] = &c->node_monitor_grace, [21] = &c->pod_gc_threshold,
         [23] = &c->authorization_mode, [24] = &c->event_ttl,
+        [30] = &c->audit_policy, [31] = &c->audit_log,
     };
     optind = 1;
     for (int o = 0; (o = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
@@ -416,6 +421,8 @@ static int start(const struct config *c, struct th_cluster *k, struct th_cp_iden
                              .node_socket = c->node_socket,
                              .token_file = c->token_file,
                              .authorization_mode = c->authorization_mode,
+                             .audit_policy_file = c->audit_policy,
+                             .audit_log = c->audit_log,
                              .server_address = address};
     TH_TRY(th_api_new(&ao, &p->api, err));
     struct th_server_opts so = {.api = p->api,

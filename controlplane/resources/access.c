@@ -32,6 +32,7 @@ void th_identity_unref(struct th_identity *id)
     free(id->uid);
     th_strv_done(&id->groups);
     th_strv_done(&id->extra);
+    th_identity_unref(id->by);
     free(id);
 }
 

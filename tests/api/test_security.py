@@ -7,7 +7,7 @@ import subprocess
 import time
 import unittest
 
-from cluster import Cluster
+from cluster import BINARY, Cluster
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 
@@ -423,6 +423,93 @@ class StaticTokens(Base):
         self.assertEqual(who, {"username": "dave", "uid": "uid-1", "groups": ["dev", "system:masters", "system:authenticated"]})
         code, out = self.token_kubectl("plain", "get", "ns", ok=False)
         self.assertIn('User "erin" cannot list resource "namespaces"', out)
+
+
+class Audit(Base):
+    POLICY = """
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: None
+  users: [quiet]
+- level: Metadata
+  resources: [{group: "", resources: [secrets]}]
+- level: RequestResponse
+  verbs: [create]
+  resources: [{group: "", resources: ["configmaps"]}]
+- level: Request
+  resources: [{group: "", resources: ["pods/*", "configmaps"]}]
+- level: None
+  nonResourceURLs: ["/healthz*"]
+- level: Metadata
+"""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.base = "/tmp/th-audit-%d" % os.getpid()
+        with open(cls.base + ".yaml", "w") as f:
+            f.write(cls.POLICY)
+        cls.extra = ("--audit-policy-file", cls.base + ".yaml", "--audit-log-path", cls.base + ".log")
+        super().setUpClass()
+
+    @classmethod
+    def tearDownClass(cls):
+        super().tearDownClass()
+        for end in (".yaml", ".log"):
+            os.unlink(cls.base + end)
+
+    def events(self, **want):
+        with open(self.base + ".log") as f:
+            every = [json.loads(line) for line in f]
+        return [e for e in every if all(e.get(k) == v for k, v in want.items())]
+
+    def test_each_rule_says_how_much_is_written(self):
+        ns = "/api/v1/namespaces/default/"
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"k": "h1dden-value"}}
+        self.c.api("POST", ns + "secrets", secret)
+        self.c.api("GET", ns + "secrets/s")
+        self.c.api("POST", ns + "configmaps", {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"a": "b"}})
+        self.c.api("DELETE", ns + "configmaps/c", {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"})
+        self.c.api("GET", ns + "pods", user="quiet")
+        self.c.http("GET", "/healthz")
+        made = self.events(verb="create", level="RequestResponse")[0]
+        self.assertEqual(made["objectRef"], {"resource": "configmaps", "namespace": "default", "name": "c", "apiVersion": "v1"})
+        self.assertEqual((made["requestObject"]["data"], made["responseObject"]["data"]), ({"a": "b"}, {"a": "b"}))
+        self.assertEqual((made["stage"], made["responseStatus"]["code"], made["user"]["username"]), ("ResponseComplete", 201, "system:admin"))
+        self.assertEqual(made["annotations"], {"authorization.k8s.io/decision": "allow", "authorization.k8s.io/reason": ""})
+        gone = self.events(verb="delete", level="Request")[0]
+        self.assertEqual(gone["requestObject"]["propagationPolicy"], "Background")
+        self.assertNotIn("responseObject", gone)
+        self.assertEqual({e["level"] for e in self.events() if e.get("objectRef", {}).get("resource") == "secrets"}, {"Metadata"})
+        with open(self.base + ".log") as f:
+            text = f.read()
+        self.assertNotIn("h1dden-value", text)
+        self.assertNotIn("quiet", text)
+        self.assertNotIn("/healthz", text)
+        self.assertNotIn("RequestReceived", text)
+
+    def test_refusals_and_impersonation_are_written(self):
+        self.k("get", "deploy", "--as=heidi", ok=False)
+        e = [e for e in self.events(verb="list") if e.get("impersonatedUser", {}).get("username") == "heidi"][0]
+        self.assertEqual((e["user"]["username"], e["responseStatus"]["code"], e["responseStatus"]["reason"]),
+                         ("kubernetes-admin", 403, "Forbidden"))
+        self.assertEqual((e["annotations"]["authorization.k8s.io/decision"], e["objectRef"]["apiGroup"]), ("forbid", "apps"))
+        self.assertTrue(e["userAgent"].startswith("kubectl"))
+        events, conn = self.c.watch("/api/v1/configmaps?watch=1&timeoutSeconds=1")
+        self.assertEqual(list(events), [])
+        conn.close()
+        self.assertEqual([e["stage"] for e in self.events(verb="watch")], ["ResponseStarted"])
+
+    def test_a_bad_policy_does_not_start(self):
+        with open(self.base + ".bad", "w") as f:
+            f.write("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Everything}]\n")
+        args = [BINARY] + (["controlplane"] if os.path.basename(BINARY) == "thimbled" else [])
+        p = subprocess.run(args + ["--memory", "--listen", "127.0.0.1:0", "--audit-policy-file", self.base + ".bad"],
+                           capture_output=True, text=True, timeout=30)
+        os.unlink(self.base + ".bad")
+        self.assertNotEqual(p.returncode, 0)
+        self.assertIn("rules[0].level", p.stderr)
 
 
 class AlwaysAllow(Base):
