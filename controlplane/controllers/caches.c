@@ -48,15 +48,19 @@ void th_ctrl_caches_init(struct th_controllers *set)
     th_hmap_init(&set->expectations, await_free);
 }
 
+/* Declared caches live as long as the set, but the array they are in grows while workers look. */
 struct th_ctrl_cache *th_ctrl_cache_find(struct th_controllers *set, struct th_gvr gvr)
 {
-    for (size_t i = 0; i < set->n_declared; i++) {
+    struct th_ctrl_cache *found = NULL;
+    pthread_mutex_lock(&set->lock);
+    for (size_t i = 0; i < set->n_declared && !found; i++) {
         const struct th_rl_item *r = &set->caches[i]->r;
         if (th_streq(r->plural, gvr.plural) && th_streq(r->group, gvr.group)) {
-            return set->caches[i];
+            found = set->caches[i];
         }
     }
-    return NULL;
+    pthread_mutex_unlock(&set->lock);
+    return found;
 }
 
 static struct th_ctrl_cache *cache_new(struct th_controllers *set, const struct th_rl_item *r)
