@@ -1,6 +1,11 @@
 #!/usr/bin/env python3
 """CustomResourceDefinitions and the resources they make, as kubectl and raw requests see them."""
+import base64
+import http.server
 import json
+import ssl
+import subprocess
+import threading
 import time
 import unittest
 
@@ -59,6 +64,62 @@ CRON = crd("crontabs", "CronTab", {
 CRON["spec"]["names"].update({"shortNames": ["ct"], "categories": ["all"]})
 TABS = "/apis/example.com/v1/namespaces/default/crontabs"
 OK = "* * * * */5"
+
+
+class Converter:
+    """A conversion webhook: v1 has spec.address "host:port", v2 has spec.host and spec.port."""
+
+    def __init__(self, directory):
+        self.fail, self.asked, outer = None, [], self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *a):
+                pass
+
+            def do_POST(self):
+                review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                outer.asked.append((self.path, review))
+                out = json.dumps({"apiVersion": review["apiVersion"], "kind": review["kind"],
+                                  "response": outer.answer(review["request"])}).encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(out)))
+                self.end_headers()
+                self.wfile.write(out)
+
+        crt, key = directory + "/hook.crt", directory + "/hook.key"
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                        "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+                        "-keyout", key, "-out", crt], check=True, capture_output=True)
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(crt, key)
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        with open(crt, "rb") as f:
+            self.config = {"url": "https://127.0.0.1:%d/convert" % self.server.server_address[1],
+                           "caBundle": base64.b64encode(f.read()).decode()}
+
+    def answer(self, request):
+        if self.fail:
+            return {"uid": request["uid"], "result": {"status": "Failed", "message": self.fail}}
+        out = []
+        for o in request["objects"]:
+            spec = o["spec"]
+            if request["desiredAPIVersion"].endswith("/v2"):
+                host, port = spec["address"].split(":")
+                spec = {"host": host, "port": int(port), "unknown": 1}
+            else:
+                spec = {"address": "%s:%d" % (spec["host"], spec["port"])}
+            meta = dict(o["metadata"], labels={"converted": "yes"}, generation=77)
+            out.append(dict(o, apiVersion=request["desiredAPIVersion"], spec=spec, metadata=meta))
+        return {"uid": request["uid"], "convertedObjects": out, "result": {"status": "Success"}}
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
 
 
 class Crd(unittest.TestCase):
@@ -303,6 +364,43 @@ class Crd(unittest.TestCase):
         have = self.refused(self.c.api("PUT", CRDS + "/vers.example.com", d))
         self.assertTrue([m for m in have if m.startswith("status.storedVersions[0]: Invalid value: \"v1\": missing from")])
 
+    def test_a_webhook_converts_between_versions(self):
+        hook = Converter(self.c.dir)
+        self.addCleanup(hook.close)
+        d = crd("links", "Link", props(address=STR))
+        d["spec"]["versions"].append({"name": "v2", "served": True, "storage": False, "schema": {
+            "openAPIV3Schema": props(spec=props(host=STR, port=INT))}})
+        d["spec"]["conversion"] = {"strategy": "Webhook", "webhook": {
+            "conversionReviewVersions": ["v1"], "clientConfig": hook.config}}
+        self.define(d)
+        v1, v2 = ("/apis/example.com/%s/namespaces/default/links" % v for v in ("v1", "v2"))
+        s, o = self.c.api("POST", v1, obj("Link", "a", {"address": "h:80"}))
+        self.assertEqual((s, hook.asked), (201, []), "the storage version needs no webhook")
+        s, o = self.c.api("GET", v2 + "/a")
+        self.assertEqual((s, o["apiVersion"], o["spec"]), (200, "example.com/v2", {"host": "h", "port": 80}))
+        self.assertEqual((o["metadata"]["labels"], o["metadata"]["generation"]), ({"converted": "yes"}, 1))
+        path, review = hook.asked[0]
+        self.assertEqual((path, review["apiVersion"], review["kind"], review["request"]["desiredAPIVersion"]),
+                         ("/convert?timeout=30s", "apiextensions.k8s.io/v1", "ConversionReview", "example.com/v2"))
+        s, o = self.c.api("POST", v2, obj("Link", "b", {"host": "i", "port": 81}, gv="example.com/v2"))
+        self.assertEqual((s, o["spec"]), (201, {"host": "i", "port": 81}), o)
+        self.assertEqual(self.c.api("GET", v1 + "/b")[1]["spec"], {"address": "i:81"})
+        s, o = self.c.api("PATCH", v2 + "/a", {"spec": {"port": 8080}}, headers={"Content-Type": "application/merge-patch+json"})
+        self.assertEqual((s, o["spec"]), (200, {"host": "h", "port": 8080}), o)
+        self.assertEqual(self.c.api("GET", v1 + "/a")[1]["spec"], {"address": "h:8080"})
+        o = self.c.api("GET", v2)[1]
+        self.assertEqual([x["spec"]["port"] for x in o["items"]], [8080, 81])
+        events, conn = self.c.watch(v2 + "?watch=true")
+        self.assertEqual({next(events)["object"]["spec"]["port"] for _ in range(2)}, {8080, 81})
+        conn.close()
+        hook.fail = "no such thing"
+        s, o = self.c.api("GET", v2 + "/a")
+        self.assertEqual((s, o["reason"]), (500, "InternalError"))
+        self.assertEqual(o["message"], "Internal error occurred: conversion webhook for example.com/v1, Kind=Link failed: "
+                         "no such thing")
+        self.assertEqual(self.c.api("GET", v1 + "/a")[0], 200)
+        hook.fail = None
+
     def test_validation_rules_are_evaluated(self):
         rules = lambda *r: [dict(x) for x in r]
         spec = {"type": "object", "required": ["min", "max"], "properties": {
@@ -351,6 +449,23 @@ class Crd(unittest.TestCase):
                      ": messageExpression must evaluate to a string",
                      base + ".properties[l].items.x-kubernetes-validations[0].rule: Invalid value: \"self == oldSelf\": "
                      "oldSelf cannot be used on the uncorrelatable portion of the schema within " + base + ".properties[l]")
+
+    def test_rules_that_could_cost_too_much_are_refused(self):
+        x = {"type": "array", "items": {"type": "array", "items": STR}}
+        rule = "self.x.all(a, a.all(b, self.x.all(c, c.all(d, b == d))))"
+        d = crd("costs", "Cost", dict(props(x=x), **{"x-kubernetes-validations": [{"rule": rule}]}))
+        at = "spec.validation.openAPIV3Schema"
+        hint = (" (try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and "
+                "strings are declared)")
+        self.refused(self.c.api("POST", CRDS, d),
+                     at + ".properties[spec].x-kubernetes-validations[0].rule: Forbidden: estimated rule cost exceeds "
+                     "budget by factor of more than 100x" + hint,
+                     at + ".properties[spec].x-kubernetes-validations[0].rule: Forbidden: contributed to estimated rule "
+                     "cost total exceeding cost limit for entire OpenAPIv3 schema",
+                     at + ": Forbidden: x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema "
+                     "exceeds budget by factor of more than 100x" + hint)
+        x["maxItems"], x["items"]["maxItems"], x["items"]["items"] = 10, 10, {"type": "string", "maxLength": 10}
+        self.define(d)
 
     def test_discovery_and_openapi_follow_at_once(self):
         self.assertEqual(self.c.api("GET", "/apis/fresh.example.com")[0], 404)

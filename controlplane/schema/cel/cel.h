@@ -34,6 +34,11 @@ void th_cel_prog_free(struct th_cel_prog *p);
 TH_DEFINE_AUTO(th_cel_prog, th_cel_prog_free)
 /* Whether the expression mentions a variable. */
 bool th_cel_prog_uses(const struct th_cel_prog *p, const char *var);
+/* What an evaluation may cost at most, with every value as large as its schema allows; and how many
+ * values of a schema fit into one request. */
+double th_cel_max_cost(const struct th_cel_prog *p, const struct th_cel_var_type *vars,
+                       size_t n_vars);
+double th_cel_max_places(const struct th_structural *s);
 
 /* ---- Evaluation ---- */
 struct th_cel_binding {

@@ -300,7 +300,11 @@ static void check_node(const struct th_structural *s, const char *path, const ch
 
 void th_cel_rules_check(const struct th_structural *root, const char *path, struct th_err *err)
 {
+    size_t before = err->n_causes;
     check_node(root, path, NULL, err);
+    if (err->n_causes == before) {
+        th_cel_rules_check_cost(root, path, err);
+    }
 }
 
 /* ---- Validating objects ---- */

@@ -22,6 +22,10 @@ void th_cel_rules_compile(const struct th_structural *root);
  * the node in the definition. */
 void th_cel_rules_check(const struct th_structural *root, const char *path, struct th_err *err);
 
+/* The part of it that looks at what rules may cost (cel_rules_cost.c); all of them compile. */
+void th_cel_rules_check_cost(const struct th_structural *root, const char *path,
+                             struct th_err *err);
+
 /* When an object is written. old is NULL on create. *budget goes down; below zero nothing more is
  * evaluated. Warnings (may be NULL) get what ratcheting lets pass. */
 void th_cel_rules_validate(const struct th_structural *root, const struct th_json *obj,
