@@ -105,7 +105,8 @@ static int collect(struct th_call *c, const struct th_listopts *o, const struct 
     }
     TH_TRY(th_listopts_check_rv(c, o->rv > at ? o->rv : at, err));
     bool all = th_select_all(sel);
-    size_t limit = all && o->limit > 0 ? (size_t)o->limit : 0;
+    int64_t wanted = o->rv == 0 && !o->cont ? 0 : o->limit; /* "any version" comes whole */
+    size_t limit = all && wanted > 0 ? (size_t)wanted : 0;
     TH_AUTO_ERR struct th_err local = TH_ERR_INIT;
     struct th_store_list l = {.n = 0};
     int r = th_store_range(c->api->store, prefix, after, limit, at, &l, &local);
@@ -121,7 +122,7 @@ static int collect(struct th_call *c, const struct th_listopts *o, const struct 
     if (!all) {
         size_t n = 0;
         for (size_t i = 0; i < l.n; i++) {
-            bool full = o->limit > 0 && n == (size_t)o->limit;
+            bool full = wanted > 0 && n == (size_t)wanted;
             if (!full && th_select_matches(sel, l.objs[i])) {
                 l.objs[n++] = l.objs[i];
             } else {

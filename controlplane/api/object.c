@@ -193,7 +193,7 @@ int th_object_create(struct th_call *c, struct th_json *obj_, struct th_json **r
     if (th_json_path_str(obj, "metadata.resourceVersion") &&
         *th_json_path_str(obj, "metadata.resourceVersion") &&
         !th_streq(th_json_path_str(obj, "metadata.resourceVersion"), "0")) {
-        return th_fail(err, TH_R_INTERNAL,
+        return th_fail(err, TH_R_UNKNOWN, /* upstream gives no reason, and clients show that */
                        "resourceVersion should not be set on objects to be created");
     }
     bool generated = th_meta_generate_name(obj);

@@ -1,8 +1,12 @@
 package clientgo
 
 import (
+	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -377,3 +381,41 @@ func TestFieldValidationWarnsAndRefuses(t *testing.T) {
 type warningLog struct{ all []string }
 
 func (w *warningLog) HandleWarningHeader(code int, agent, text string) { w.all = append(w.all, text) }
+
+func TestLongListsAreCompressedOnTheirWay(t *testing.T) {
+	ns := namespace(t)
+	c := config()
+	c.DisableCompression = true // no Accept-Encoding of its own, and no silent unpacking
+	plain, err := kubernetes.NewForConfig(c)
+	must(t, err)
+	value := strings.Repeat("0123456789", 200)
+	for i := 0; i < 120; i++ {
+		_, err := plain.CoreV1().ConfigMaps(ns).Create(ctx(t), configMap(fmt.Sprintf("m%03d", i), "k", value), metav1.CreateOptions{})
+		must(t, err)
+	}
+	for _, accept := range []string{"application/json", runtime.ContentTypeProtobuf} {
+		get := func(encoding string) *http.Response {
+			client, err := rest.HTTPClientFor(c)
+			must(t, err)
+			q, err := http.NewRequest("GET", c.Host+"/api/v1/namespaces/"+ns+"/configmaps", nil)
+			must(t, err)
+			q.Header.Set("Accept", accept)
+			if encoding != "" {
+				q.Header.Set("Accept-Encoding", encoding)
+			}
+			r, err := client.Do(q)
+			must(t, err)
+			t.Cleanup(func() { _ = r.Body.Close() })
+			return r
+		}
+		whole, err := io.ReadAll(get("").Body)
+		must(t, err)
+		r := get("deflate, gzip")
+		check(t, r.Header.Get("Content-Encoding") == "gzip" && r.Header.Get("Vary") == "Accept-Encoding", "%v", r.Header)
+		z, err := gzip.NewReader(r.Body)
+		must(t, err)
+		unpacked, err := io.ReadAll(z)
+		must(t, err)
+		check(t, len(whole) > 200000 && bytes.Equal(whole, unpacked), "%s: %d and %d bytes", accept, len(whole), len(unpacked))
+	}
+}
