@@ -228,6 +228,10 @@ void pod_event(struct pod *p, const char *type, const char *reason, const char *
                const char *fmt, ...) TH_PRINTF(5, 6);
 const char *pod_display(const struct pod *p, char buf[512]); /* "name_ns(uid)" */
 struct ctr *pod_ctr(struct pod *p, const char *name);
+/* Crash back-off (wall ms): until when an instance that ended at finished_ms waits (0: no wait), and the
+ * next wait. last_ms is when backoff_ms was last raised: twice the longest wait later it is forgotten. */
+int64_t crash_backoff_until(int64_t backoff_ms, int64_t last_ms, int64_t finished_ms);
+int64_t crash_backoff_next(int64_t backoff_ms, int64_t last_ms, int64_t finished_ms);
 const char *ctr_list(const struct ctr *c); /* the field of spec it is in: "containers", ... */
 bool pod_restartable(const struct pod *p, const struct ctr *c, int exit_code);
 

@@ -287,12 +287,26 @@ static void resume_created(struct pod *p, struct ctr *c)
     pod_event(p, "Normal", "Started", c->name, "Container started");
 }
 
+int64_t crash_backoff_until(int64_t backoff_ms, int64_t last_ms, int64_t finished_ms)
+{
+    bool forgotten = last_ms && finished_ms - last_ms > BACKOFF_FORGET_MS;
+    return backoff_ms > 0 && !forgotten ? finished_ms + backoff_ms : 0;
+}
+
+int64_t crash_backoff_next(int64_t backoff_ms, int64_t last_ms, int64_t finished_ms)
+{
+    if (crash_backoff_until(backoff_ms, last_ms, finished_ms) == 0) {
+        return BACKOFF_MS;
+    }
+    return backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : backoff_ms * 2;
+}
+
 /* The current instance has ended and may start again: now, or when the back-off is over. */
 static void restart(struct pod *p, struct ctr *c)
 {
     int64_t now = th_now_ms();
-    bool expired = c->backoff_last && c->cur.finished_ms - c->backoff_last > BACKOFF_FORGET_MS;
-    if (c->backoff_ms > 0 && !expired && now < c->cur.finished_ms + c->backoff_ms) {
+    int64_t until = crash_backoff_until(c->backoff_ms, c->backoff_last, c->cur.finished_ms);
+    if (now < until) {
         char d[TH_TIME_LEN], pod[512];
         if (!c->in_backoff) {
             c->in_backoff = true;
@@ -305,12 +319,10 @@ static void restart(struct pod *p, struct ctr *c)
             pod_event(p, "Warning", "BackOff", c->name,
                       "Back-off restarting failed container %s in pod %s", c->name, pod_display(p, pod));
         }
-        agent_kick_after(p->a, p->uid, c->cur.finished_ms + c->backoff_ms - now);
+        agent_kick_after(p->a, p->uid, until - now);
         return;
     }
-    c->backoff_ms = c->backoff_ms == 0 || expired ? BACKOFF_MS
-                    : c->backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS
-                                                         : c->backoff_ms * 2;
+    c->backoff_ms = crash_backoff_next(c->backoff_ms, c->backoff_last, c->cur.finished_ms);
     c->backoff_last = now;
     /* counted from the instance, so that an agent that is killed right here counts it once */
     c->restarts = c->cur.attempt + 1;

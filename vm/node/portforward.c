@@ -20,6 +20,7 @@
 #include "vm/node/ws.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -356,6 +357,7 @@ static void *session_thread(void *arg)
     struct MHD_UpgradeResponseHandle *urh = s->urh;
     session_free(s);
     (void)MHD_upgrade_action(urh, MHD_UPGRADE_ACTION_CLOSE);
+    (void)malloc_trim(0); /* megabytes went through small buffers of many threads */
     return NULL;
 }
 
