@@ -7,8 +7,8 @@ set -euo pipefail
 thimble=${1:?usage: network.sh THIMBLE [start options]}
 shift
 [ $# -gt 0 ] || set -- --driver host
-host='' slow=1
-case " $* " in *" host "*) host=1 ;; *) slow=8 ;; esac
+host='' slow=1 give_up=limit=1s
+case " $* " in *" host "*) host=1 ;; *) slow=8 give_up=limit=3s ;; esac
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 [ -z "$host" ] || [ "$(id -u)" = 0 ] || { echo "SKIP: the host driver needs root"; exit 77; }
@@ -50,9 +50,9 @@ cluster_ip() { field svc "$1" .spec.clusterIP; }
 external_ip() { field svc "$1" '.status.loadBalancer.ingress[0].ip'; }
 node_port() { field svc "$1" ".spec.ports[$2].nodePort"; }
 # Where probes run from: a pod, the node, the host.
-from_pod() { kn exec client -- /netprobe probe "$@"; }
-from_node() { nsenter -t "$(init_pid)" -n "$work/img/netprobe" probe "$@"; }
-from_host() { "$work/img/netprobe" probe "$@"; }
+from_pod() { kn exec client -- /netprobe probe $give_up "$@"; }
+from_node() { nsenter -t "$(init_pid)" -n "$work/img/netprobe" probe $give_up "$@"; }
+from_host() { "$work/img/netprobe" probe $give_up "$@"; }
 # expect WHERE (SPEC PATTERN)...: every probe's result matches its pattern, a whole extended regex.
 expect() {
     local where=$1 specs=() patterns=() bad=0 i=0 line; shift
@@ -233,7 +233,7 @@ kn apply -f - <<'Y'
 {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: echo}, spec: {podSelector: {matchLabels: {app: echo}},
   ingress: [{from: [{podSelector: {matchLabels: {app: peer}}}], ports: [{port: web}]}]}}
 Y
-from_peer() { kn exec peer-0 -- /netprobe probe "$@"; }
+from_peer() { kn exec peer-0 -- /netprobe probe $give_up "$@"; }
 wait_for 10 expect pod "tcp:$E:80" timeout
 expect pod "tcp:$L:18080" timeout "udp:$E:53" timeout "$(dns echo.net.$zone:A)" "NOERROR .*"
 expect peer "tcp:$E:80" "$echo_ $peer0 8080" "tcp:$E:81" timeout

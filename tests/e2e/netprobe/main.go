@@ -1,7 +1,8 @@
 // netprobe is both ends of the network tests.
 //
 //	netprobe serve [PORT...]   TCP and UDP servers that answer "HOSTNAME CLIENT-IP PORT"
-//	netprobe probe SPEC...     one line per SPEC: "SPEC => RESULT"
+//	netprobe probe [limit=1s] SPEC...
+//	                           one line per SPEC: "SPEC => RESULT"; limit is when to give up
 //
 // SPEC is one of
 //
@@ -28,7 +29,7 @@ import (
 	"time"
 )
 
-const limit = 2 * time.Second
+var limit = 2 * time.Second
 
 func serve(ports []string) {
 	host, err := os.Hostname()
@@ -165,9 +166,16 @@ func main() {
 		return
 	}
 	if len(os.Args) < 3 || os.Args[1] != "probe" {
-		log.Fatal("netprobe serve [PORT...] | netprobe probe SPEC...")
+		log.Fatal("netprobe serve [PORT...] | netprobe probe [limit=1s] SPEC...")
 	}
 	specs := os.Args[2:]
+	if strings.HasPrefix(specs[0], "limit=") {
+		d, err := time.ParseDuration(specs[0][len("limit="):])
+		if err != nil {
+			log.Fatal(err)
+		}
+		limit, specs = d, specs[1:]
+	}
 	results := make([]string, len(specs))
 	var wg sync.WaitGroup
 	for i := range specs {
