@@ -193,6 +193,46 @@ def port_forward(lab):
             has(text, "error forwarding port 81 to pod pf, uid ")
 
 
+def port_forward_channels(lab):
+    """As the Python client does it: a WebSocket, v4.channel.k8s.io, the ports in the query."""
+    lab.pod("pfc", containers=[{"command": ["box", "serve"]}])
+    yield
+    lab.until_ready("pfc")
+    conn = lab.admin.connect(30)
+    conn.connect()
+    s = conn.sock
+    s.sendall(("GET /api/v1/namespaces/default/pods/pfc/portforward?ports=8080%2C81 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
+               "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+               "Sec-WebSocket-Protocol: v4.channel.k8s.io\r\n\r\n").encode())
+    f = s.makefile("rb")
+    has(f.readline().decode(), "101")
+    while f.readline() not in (b"\r\n", b""):
+        pass
+
+    def message():
+        b0, n = f.read(2)
+        n = int.from_bytes(f.read(2), "big") if n == 126 else n
+        body = f.read(n)
+        return (b0 & 15, body[:1], body[1:])
+    seen = {}
+
+    def until(ch, part):
+        while part not in seen.get(ch, b""):
+            op, c, data = message()
+            if op == 8:
+                raise Failure("closed: %r" % seen)
+            seen[c] = seen.get(c, b"") + data
+    until(b"\0", (8080).to_bytes(2, "little"))
+    until(b"\3", (81).to_bytes(2, "little"))
+    request = b"\0GET /x HTTP/1.0\r\n\r\n"
+    s.sendall(bytes([0x82, 0x80 | len(request), 0, 0, 0, 0]) + request)
+    until(b"\0", b"hello from pfc")
+    until(b"\3", b"connection refused")
+    while message()[0] != 8:  # both connections have ended
+        pass
+    conn.close()
+
+
 def debug(lab):
     """Ephemeral containers: kubectl debug."""
     lab.pod("dbg", containers=[{"command": ["sh", "-c", "exec sleep 4321"]}])
@@ -254,4 +294,4 @@ def stats(lab):
     lab.delete("busy", 0)
 
 
-CASES = [logs, rotation, execute, attach, port_forward, debug, stats]
+CASES = [logs, rotation, execute, attach, port_forward, port_forward_channels, debug, stats]

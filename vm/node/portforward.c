@@ -6,6 +6,10 @@
  * a thread here: it connects to 127.0.0.1:port inside the pod and moves bytes until both sides are
  * done; what goes wrong is said in words on the error stream.
  *
+ * Client libraries that know no SPDY (Python, Java, JavaScript) use a plain WebSocket instead: the
+ * ports are in the query, each has a channel for data and one for errors, and there is one
+ * connection per port.
+ *
  *   session thread: reads frames, makes pairs, puts data into a pair's buffer and wakes it
  *   pair thread:    owns its socket; sends data frames itself
  *
@@ -25,6 +29,7 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 
+#define CHANNELS "v4.channel.k8s.io"
 #define CONNECT_MS 10000
 #define BUFFER_B (256u << 10)
 #define LINGER_MS 5000 /* for the client's end, after the pod's */
@@ -47,8 +52,10 @@ struct pair {
 struct session {
     struct agent *a;
     struct pod *p;
-    char *netns; /* NULL: the node's own */
-    bool spdy_bare;
+    char *netns;              /* NULL: the node's own */
+    bool spdy_bare, channels; /* channels: a WebSocket without SPDY, ports are fixed at the start */
+    int64_t ports[16];
+    size_t n_ports;
     struct ws ws;
     struct spdy spdy; /* the session thread's */
     struct pair *pairs;
@@ -68,6 +75,12 @@ static void nudge(struct pair *q)
 static void send_data(struct session *s, uint32_t stream, bool fin, const void *p, size_t n)
 {
     th_autobuf struct th_buf b = TH_BUF_INIT;
+    if (s->channels) {
+        unsigned char ch = (unsigned char)stream;
+        (void)(n == 0 ||
+               ws_send(&s->ws, WS_BINARY, &ch, 1, p, n)); /* channels have no end of their own */
+        return;
+    }
     spdy_put_data(&b, stream, fin, p, n);
     (void)ws_send(&s->ws, WS_BINARY, NULL, 0, b.p, b.n);
 }
@@ -297,6 +310,43 @@ static void on_data(struct session *s, const struct spdy_frame *f)
     nudge(q);
 }
 
+/* Two channels for each port, data and error; the first message of each is the port, 16 bits, the
+ * lower byte first. */
+static void open_channels(struct session *s)
+{
+    for (size_t i = 0; i < s->n_ports; i++) {
+        char name[8];
+        (void)snprintf(name, sizeof(name), "%zu", i);
+        struct pair *q = pair_get(s, name);
+        q->data_id = (uint32_t)(2 * i);
+        q->error_id = (uint32_t)(2 * i + 1);
+        q->port = (int)s->ports[i];
+        const char port[2] = {(char)q->port, (char)(q->port >> 8)};
+        send_data(s, q->data_id, false, port, 2);
+        send_data(s, q->error_id, false, port, 2);
+        q->started = pthread_create(&q->thread, NULL, pair_thread, q) == 0;
+    }
+}
+
+/* false: the client has gone, or all connections have ended. */
+static bool take_messages(struct session *s)
+{
+    th_autobuf struct th_buf m = TH_BUF_INIT;
+    int op = 0, r;
+    while ((r = ws_next(&s->ws, &op, &m)) > 0) {
+        if (m.n > 1) {
+            struct spdy_frame f = {
+                .kind = SPDY_DATA, .stream = (unsigned char)m.p[0], .p = m.p + 1, .n = m.n - 1};
+            on_data(s, &f);
+        }
+    }
+    if (r == 0 && s->n_pairs == 0) {
+        (void)ws_close(&s->ws, 1000, "");
+        return false;
+    }
+    return r == 0;
+}
+
 /* false: the client has gone, or speaks something else. */
 static bool take_frames(struct session *s)
 {
@@ -343,9 +393,13 @@ static void session_free(struct session *s)
 static void *session_thread(void *arg)
 {
     struct session *s = arg;
-    while (take_frames(s)) {
+    if (s->channels) {
+        open_channels(s);
+    }
+    while (s->channels ? take_messages(s) : take_frames(s)) {
         struct pollfd p = {.fd = s->ws.fd, .events = POLLIN};
-        if ((poll(&p, 1, 1000) < 0 && errno != EINTR) || atomic_load(&s->a->stopping)) {
+        if ((poll(&p, 1, s->channels ? 100 : 1000) < 0 && errno != EINTR) ||
+            atomic_load(&s->a->stopping)) {
             break;
         }
         if (p.revents && !ws_fill(&s->ws)) {
@@ -394,8 +448,31 @@ static const char *choose(const char *offered, bool spdy)
         if (th_streq(l.v[i] + strspn(l.v[i], " "), ours)) {
             return ours;
         }
+        if (!spdy && th_streq(l.v[i] + strspn(l.v[i], " "), CHANNELS)) {
+            return CHANNELS;
+        }
     }
     return spdy && (!offered || !*offered) ? "" : NULL;
+}
+
+/* ?ports=80,81 or ?port=80&port=81 */
+static bool take_ports(struct req *r, struct session *s)
+{
+    th_autostrv struct th_strv l = TH_STRV_INIT;
+    req_query_all(r, "ports", &l);
+    req_query_all(r, "port", &l);
+    th_autofree char *all = th_strv_join(&l, ",");
+    th_autostrv struct th_strv one = TH_STRV_INIT;
+    th_strv_split(&one, all, ',');
+    for (size_t i = 0; i < one.n && *all; i++) {
+        char *end = NULL;
+        long port = strtol(one.v[i], &end, 10);
+        if (port < 1 || port > 65535 || *end || s->n_ports == TH_ARRAY_LEN(s->ports)) {
+            return false;
+        }
+        s->ports[s->n_ports++] = port;
+    }
+    return s->n_ports > 0;
 }
 
 enum MHD_Result portforward_request(struct req *r)
@@ -418,5 +495,12 @@ enum MHD_Result portforward_request(struct req *r)
     *s = (struct session){
         .a = r->a, .spdy_bare = u.spdy, .netns = th_io_exists(netns) ? th_steal(&netns) : NULL};
     s->p = th_steal(&p);
+    s->channels = th_streq(u.proto, CHANNELS);
+    if (s->channels && !take_ports(r, s)) {
+        session_free(s);
+        (void)th_fail(&err, TH_R_BAD_REQUEST,
+                      "query parameter \"port\" is required: 1 to 16 port numbers");
+        return reply_err(r, &err);
+    }
     return upgrade_reply(r, &u, upgraded, s);
 }
