@@ -15,8 +15,8 @@
  * A role is found by name at the time of the decision: bindings may come before their roles. When it
  * is not there, that is the reason a denial shows, with upstream's words.
  *
- * Locks: `lock` guards roles and subjects (readers: decisions; writer: refresh); `feed` is held by
- * the one thread that drains the watch.
+ * Locks: `feed` is held by the one thread that drains the watch, and taken first; `lock` guards roles
+ * and subjects (readers: decisions; writer: refresh).
  */
 #include "base/log.h"
 #include "controlplane/api/rbac.h"
@@ -229,8 +229,9 @@ static void refresh(struct th_rbac *r)
         return;
     }
     (void)pthread_mutex_lock(&r->feed);
+    (void)pthread_rwlock_wrlock(&r->lock);
+    /* under the lock: whoever finds the flag down reads only after what it stood for is applied */
     if (__atomic_exchange_n(&r->dirty, 0, __ATOMIC_ACQ_REL)) {
-        (void)pthread_rwlock_wrlock(&r->lock);
         bool cut = r->watch == NULL;
         struct th_event *ev;
         while (!cut && (ev = th_watch_next(r->watch, &cut))) {
@@ -240,8 +241,8 @@ static void refresh(struct th_rbac *r)
         if (cut) {
             load(r);
         }
-        (void)pthread_rwlock_unlock(&r->lock);
     }
+    (void)pthread_rwlock_unlock(&r->lock);
     (void)pthread_mutex_unlock(&r->feed);
 }
 
