@@ -66,6 +66,10 @@ static const char *const media[] = {"application/json", "application/yaml",
 static const char *const patch_media[] = {
     "application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json",
     "application/strategic-merge-patch+json", NULL};
+/* kubectl patches with what it finds here: custom resources know no strategic merge. */
+static const char *const custom_patch_media[] = {"application/apply-patch+yaml",
+                                                 "application/json-patch+json",
+                                                 "application/merge-patch+json", NULL};
 
 char *th_openapi_gv_path(const char *group, const char *version)
 {
@@ -146,7 +150,7 @@ static void put_content(struct th_oa *oa, const struct th_type *t, const char *c
     th_buf_puts(oa->b, "\"content\":{");
     for (size_t i = 0; types[i]; i++) {
         th_buf_printf(oa->b, "%s\"%s\":{\"schema\":", i ? "," : "", types[i]);
-        if (types == patch_media) {
+        if (types == oa->patch_media) {
             th_oa_leaf_ref(oa, TH_OA_PATCH_BODY);
         } else {
             put_schema(oa, t);
@@ -194,7 +198,7 @@ static void put_body(struct th_oa *oa, const struct op *op)
     }
     static const char *const any[] = {"*/*", NULL};
     th_buf_puts(b, "\"requestBody\":{");
-    put_content(oa, op->body, op->patch_body ? patch_media : any);
+    put_content(oa, op->body, op->patch_body ? oa->patch_media : any);
     th_buf_printf(b, "%s},", strcmp(op->method, "delete") ? ",\"required\":true" : "");
 }
 
@@ -204,6 +208,7 @@ static void put_op(struct th_oa *oa, const struct th_openapi_resource *r, const 
 {
     struct th_buf *b = oa->b;
     bool body = op->patch_body || op->body;
+    oa->patch_media = r->type ? custom_patch_media : patch_media;
     th_buf_printf(b, "%s\"%s\":{\"description\":\"%s %s%s%s\",\"operationId\":\"%s",
                   first ? "" : ",", op->method, op->id_verb, sub_name, *sub_name ? " of " : "",
                   r->kind, op->id_verb);
@@ -225,7 +230,7 @@ static void put_op(struct th_oa *oa, const struct th_openapi_resource *r, const 
     th_buf_puts(b, "],");
     if (oa->v2) {
         static const char *const any[] = {"*/*", NULL};
-        put_media_list(b, "consumes", op->patch_body ? patch_media : any);
+        put_media_list(b, "consumes", op->patch_body ? oa->patch_media : any);
         put_media_list(b, "produces", op->answer ? media : any);
     } else if (body) {
         put_body(oa, op);

@@ -5,6 +5,7 @@
 
 /* What one document reaches: a set of types that grows while schemas are written. */
 struct th_oa {
+    const char *const *patch_media; /* of the resource whose operations are written */
     struct th_buf *b;
     bool v2;
     const struct th_type **types; /* in order of discovery */
