@@ -35,7 +35,9 @@ static struct th_tref base_of(const struct th_field *f)
         t.field = f;
         return t;
     }
-    return (struct th_tref){.kind = f->type == TH_F_RAW ? TH_T_DEDUCED : TH_T_SCALAR, .field = f};
+    bool any = f->type == TH_F_RAW || f->type == TH_F_SCHEMA_OR_LIST ||
+               f->type == TH_F_SCHEMA_OR_BOOL || f->type == TH_F_SCHEMA_OR_STRINGS;
+    return (struct th_tref){.kind = any ? TH_T_DEDUCED : TH_T_SCALAR, .field = f};
 }
 
 static struct th_tref field_of(const struct th_field *f)

@@ -194,6 +194,21 @@ class Crd(unittest.TestCase):
                      base + "[u].uniqueItems: Forbidden: uniqueItems cannot be set to true since the runtime "
                      "complexity becomes quadratic")
 
+    def test_definitions_can_be_applied_on_the_server(self):
+        d = crd("applieds", "Applied", props(list={"type": "array", "items": props(a=INT)},
+                                             map={"type": "object", "additionalProperties": STR}))
+        self.addCleanup(self.c.api, "DELETE", CRDS + "/applieds.example.com")
+        k = self.c.kubectl
+        self.assertIn("serverside-applied", k("apply", "--server-side", "-f", "-", stdin=json.dumps(d)))
+        d["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["list"]["items"] = INT
+        self.assertIn("serverside-applied", k("apply", "--server-side", "-f", "-", stdin=json.dumps(d)))
+        s, o = self.c.api("GET", CRDS + "/applieds.example.com")
+        spec = o["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+        self.assertEqual(spec, {"list": {"type": "array", "items": INT},
+                                "map": {"type": "object", "additionalProperties": STR}})
+        d["metadata"]["labels"] = {"a": "b"}
+        self.assertIn("configured", k("apply", "-f", "-", stdin=json.dumps(d)))
+
     def test_names_and_versions_are_checked(self):
         bad = crd("bads", "Bad", props(a=STR))
         bad["metadata"]["name"] = "other.example.com"
