@@ -157,26 +157,4 @@ static inline void await(struct inproc *p, const char *what, const char *path,
         th_clock_advance_ms(5);
     }
 }
-
-/* The same with the clock moving on in steps (at most `most_ms`) while nothing comes: for what is
- * to happen at some time not later than that. */
-static inline void await_within(struct inproc *p, const char *what, const char *path,
-                                bool (*check)(const struct th_json *o), int64_t most_ms)
-{
-    int64_t begin = th_now_ms();
-    int64_t until = th_mono_real_ms() + WAIT_MS;
-    for (;;) {
-        struct th_json *o TH_AUTO(th_json) = api_get(p, path);
-        if (check(o)) {
-            return;
-        }
-        if (th_now_ms() - begin < most_ms) {
-            th_clock_advance_ms(1000);
-        } else if (th_mono_real_ms() > until) {
-            th_autofree char *text = th_json_to_string(o);
-            fail_msg("waited for: %s\n%s", what, text);
-        }
-        pause_ms(5);
-    }
-}
 #endif
