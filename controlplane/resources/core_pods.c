@@ -30,6 +30,12 @@ void th_pod_prepare_create(const struct th_req_ctx *c, struct th_json *obj)
     struct th_json *status = th_json_object();
     th_json_set_str(status, "phase", "Pending");
     th_json_set_str(status, "qosClass", th_pod_qos(obj));
+    if (th_json_len(th_json_path(obj, "spec.schedulingGates"))) {
+        th_json_append(
+            th_json_path_array(status, "conditions"),
+            th_json_build("{'type':'PodScheduled','status':'False','reason':'SchedulingGated',"
+                          "'message':'Scheduling is blocked due to non-empty scheduling gates'}"));
+    }
     th_json_set(obj, "status", status);
 }
 

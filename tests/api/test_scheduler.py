@@ -112,7 +112,10 @@ class Scheduling(Scene, unittest.TestCase):
 
     def test_gates_hold_a_pod(self):
         self.node("n")
-        self.pod("a", schedulingGates=[{"name": "example.com/x"}])
+        c = self.condition(self.pod("a", schedulingGates=[{"name": "example.com/x"}]), "PodScheduled")
+        self.assertEqual((c["status"], c["reason"], c["message"]),
+                         ("False", "SchedulingGated", "Scheduling is blocked due to non-empty scheduling gates"))
+        self.assertIn("SchedulingGated", self.c.kubectl("get", "pod", "a"))
         self.pod("b")
         self.on("b")
         self.assertNotIn("nodeName", self.get(PODS + "/a")["spec"])
