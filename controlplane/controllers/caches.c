@@ -48,19 +48,15 @@ void th_ctrl_caches_init(struct th_controllers *set)
     th_hmap_init(&set->expectations, await_free);
 }
 
-/* Declared caches live as long as the set, but the array they are in grows while workers look. */
 struct th_ctrl_cache *th_ctrl_cache_find(struct th_controllers *set, struct th_gvr gvr)
 {
-    struct th_ctrl_cache *found = NULL;
-    pthread_mutex_lock(&set->lock);
-    for (size_t i = 0; i < set->n_declared && !found; i++) {
-        const struct th_rl_item *r = &set->caches[i]->r;
+    for (size_t i = 0; i < set->n_declared; i++) {
+        const struct th_rl_item *r = &set->declared[i]->r;
         if (th_streq(r->plural, gvr.plural) && th_streq(r->group, gvr.group)) {
-            found = set->caches[i];
+            return set->declared[i];
         }
     }
-    pthread_mutex_unlock(&set->lock);
-    return found;
+    return NULL;
 }
 
 static struct th_ctrl_cache *cache_new(struct th_controllers *set, const struct th_rl_item *r)
@@ -78,30 +74,27 @@ static void cache_free(struct th_ctrl_cache *cache)
     free(cache);
 }
 
-static void cache_add(struct th_controllers *set, struct th_ctrl_cache *cache)
-{
-    pthread_mutex_lock(&set->lock);
-    set->caches = th_xrealloc(set->caches, (set->n_caches + 1) * sizeof(struct th_ctrl_cache *));
-    set->caches[set->n_caches++] = cache;
-    pthread_mutex_unlock(&set->lock);
-}
-
 void th_ctrl_cache_declare(struct th_controllers *set, const struct th_rl_item *r)
 {
     if (!th_ctrl_cache_find(set, th_rl_gvr(r))) {
         struct th_ctrl_cache *cache = cache_new(set, r);
         cache->declared = true;
-        cache_add(set, cache);
-        set->n_declared++;
+        set->declared = th_xrealloc(set->declared,
+                                    (set->n_declared + 1) * sizeof(struct th_ctrl_cache *));
+        set->declared[set->n_declared++] = cache;
     }
 }
 
 void th_ctrl_caches_done(struct th_controllers *set)
 {
-    for (size_t i = 0; i < set->n_caches; i++) {
-        cache_free(set->caches[i]);
+    for (size_t i = 0; i < set->n_others; i++) {
+        cache_free(set->others[i]);
     }
-    free(set->caches);
+    for (size_t i = 0; i < set->n_declared; i++) {
+        cache_free(set->declared[i]);
+    }
+    free(set->others);
+    free(set->declared);
     th_hmap_done(&set->expectations);
 }
 
@@ -160,7 +153,7 @@ static int start_informer(struct th_ctrl_cache *cache, struct th_err *err)
 int th_ctrl_caches_start(struct th_controllers *set, struct th_err *err)
 {
     for (size_t i = 0; i < set->n_declared; i++) {
-        TH_TRY(start_informer(set->caches[i], err));
+        TH_TRY(start_informer(set->declared[i], err));
     }
     return 0;
 }
@@ -181,29 +174,29 @@ static bool tell_end(void *arg, struct th_json *obj)
     return true;
 }
 
-static struct th_ctrl_cache *find_any(struct th_controllers *set, const struct th_rl_item *r)
+static bool is_followed(struct th_controllers *set, const struct th_rl_item *r)
 {
-    for (size_t i = 0; i < set->n_caches; i++) {
-        const struct th_rl_item *have = &set->caches[i]->r;
+    for (size_t i = 0; i < set->n_others; i++) {
+        const struct th_rl_item *have = &set->others[i]->r;
         if (th_streq(have->plural, r->plural) && th_streq(have->group, r->group) &&
-            (set->caches[i]->declared || th_streq(have->version, r->version))) {
-            return set->caches[i];
+            th_streq(have->version, r->version)) {
+            return true;
         }
     }
-    return NULL;
+    return th_ctrl_cache_find(set, th_rl_gvr(r)) != NULL;
 }
 
 static void drop_unserved(struct th_controllers *set, const struct th_rl *served)
 {
-    for (size_t i = set->n_declared; i < set->n_caches;) {
-        struct th_ctrl_cache *cache = set->caches[i];
+    for (size_t i = 0; i < set->n_others;) {
+        struct th_ctrl_cache *cache = set->others[i];
         const struct th_rl_item *r = th_rl_for_gvr(served, th_rl_gvr(&cache->r));
         if (r && follows(r)) {
             i++;
             continue;
         }
         pthread_mutex_lock(&set->lock);
-        set->caches[i] = set->caches[--set->n_caches];
+        set->others[i] = set->others[--set->n_others];
         pthread_mutex_unlock(&set->lock);
         th_informer_each(cache->informer, NULL, tell_end, cache);
         cache_free(cache);
@@ -217,7 +210,7 @@ int th_ctrl_caches_follow(struct th_controllers *set, struct th_err *err)
     drop_unserved(set, &served);
     for (size_t i = 0; i < served.n; i++) {
         const struct th_rl_item *r = &served.v[i];
-        if (!follows(r) || find_any(set, r)) {
+        if (!follows(r) || is_followed(set, r)) {
             continue;
         }
         struct th_ctrl_cache *cache = cache_new(set, r);
@@ -226,7 +219,11 @@ int th_ctrl_caches_follow(struct th_controllers *set, struct th_err *err)
             cache_free(cache);
             return e;
         }
-        cache_add(set, cache);
+        pthread_mutex_lock(&set->lock);
+        set->others =
+            th_xrealloc(set->others, (set->n_others + 1) * sizeof(struct th_ctrl_cache *));
+        set->others[set->n_others++] = cache;
+        pthread_mutex_unlock(&set->lock);
         th_debug("controllers", "following", "resource=%s group=%s", r->plural, r->group);
     }
     pthread_mutex_lock(&set->lock);
@@ -240,10 +237,15 @@ int th_ctrl_caches_follow(struct th_controllers *set, struct th_err *err)
 size_t th_ctrl_count_objects(struct th_ctrl *c, const char *group, const char *plural,
                              const char *ns)
 {
+    const struct th_ctrl_cache *own =
+        th_ctrl_cache_find(c->set, (struct th_gvr){group, NULL, plural});
+    if (own) {
+        return th_informer_count_in(own->informer, ns);
+    }
     size_t n = 0;
     pthread_mutex_lock(&c->set->lock); /* keeps the cache from being stopped meanwhile */
-    for (size_t i = 0; i < c->set->n_caches; i++) {
-        const struct th_ctrl_cache *cache = c->set->caches[i];
+    for (size_t i = 0; i < c->set->n_others; i++) {
+        const struct th_ctrl_cache *cache = c->set->others[i];
         if (th_streq(cache->r.plural, plural) && th_streq(cache->r.group, group)) {
             n = th_informer_count_in(cache->informer, ns);
         }

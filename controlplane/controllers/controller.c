@@ -126,7 +126,7 @@ static void *work(void *arg)
 {
     struct th_controllers *set = arg;
     for (size_t i = 0; i < set->n_declared; i++) {
-        while (!th_informer_wait_synced(set->caches[i]->informer, SYNC_POLL_MS)) {
+        while (!th_informer_wait_synced(set->declared[i]->informer, SYNC_POLL_MS)) {
             if (__atomic_load_n(&set->stopping, __ATOMIC_ACQUIRE)) {
                 return NULL;
             }

@@ -30,9 +30,10 @@ struct th_controllers {
     char *only, *pod_cidr, *service_cidr, *cluster_domain, *ca_cert_pem;
     struct th_ctrl *controllers; /* do not change between start and stop */
     size_t n;
-    struct th_ctrl_cache **caches; /* declared ones first; these do not change either */
+    struct th_ctrl_cache **declared; /* do not change either */
     size_t n_declared;
-    size_t n_caches; /* lock; the others come and go with what the API serves (one worker) */
+    struct th_ctrl_cache **others; /* lock; come and go with what the API serves (one worker) */
+    size_t n_others;               /* lock */
     struct th_rl served; /* lock */
     struct th_wq *queue;
     pthread_t *workers;

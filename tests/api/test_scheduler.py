@@ -46,6 +46,10 @@ class Scheduling(Scene, unittest.TestCase):
         self.assertEqual(c["reason"], "Unschedulable")
         return c["message"]
 
+    def why_has(self, name, part):
+        """The same, for a part of the message: the scheduler may hear of the nodes one after the other."""
+        self.wait("%s is refused with %s" % (name, part), lambda: part in self.condition(self.get(PODS + "/" + name), "PodScheduled").get("message", ""))
+
     def test_without_nodes_it_says_so(self):
         self.pod("a")
         self.why("a", "no nodes available to schedule pods")
@@ -88,13 +92,13 @@ class Scheduling(Scene, unittest.TestCase):
         big = pod("init")
         big["spec"]["initContainers"] = [{"name": "i", "image": "i", "resources": {"requests": {"cpu": "1200m"}}}]
         self.make(PODS, big)
-        self.assertIn("Insufficient cpu", self.why("init"))
+        self.why_has("init", "Insufficient cpu")
         side = pod("side", "600m")
         side["spec"]["initContainers"] = [{"name": "i", "image": "i", "restartPolicy": "Always", "resources": {"requests": {"cpu": "600m"}}}]
         self.make(PODS, side)
-        self.assertIn("Insufficient cpu", self.why("side"))
+        self.why_has("side", "Insufficient cpu")
         self.pod("whole", "100m", resources={"requests": {"cpu": "1100m"}})
-        self.assertIn("Insufficient cpu", self.why("whole"))
+        self.why_has("whole", "Insufficient cpu")
         self.pod("fits", "100m", resources={"requests": {"cpu": "900m"}})
         self.on("fits")
 
@@ -173,7 +177,7 @@ class Scheduling(Scene, unittest.TestCase):
         self.wait("account", lambda: self.get("/api/v1/namespaces/far/serviceaccounts/default"))
         self.make("/api/v1/namespaces/far/pods", pod("db", labels={"app": "db"}, nodeSelector={"kubernetes.io/hostname": "n1"}))
         self.pod("own", affinity=near({"app": "db"}))
-        self.assertIn("pod affinity rules", self.why("own"))
+        self.why_has("own", "pod affinity rules")
         self.pod("named", affinity=near({"app": "db"}, namespaces=["far"]))
         self.assertEqual(self.on("named"), "n1")
         self.pod("selected", affinity=near({"app": "db"}, namespaceSelector={"matchLabels": {"team": "x"}}))
@@ -192,7 +196,7 @@ class Scheduling(Scene, unittest.TestCase):
         self.assertEqual((where.count("a"), where.count("b")), (3, 3))
         self.patch(NODES + "/n2", {"spec": {"unschedulable": True}})
         self.pod("mark", nodeSelector={"kubernetes.io/hostname": "n2"})
-        self.assertIn("were unschedulable", self.why("mark"))
+        self.why_has("mark", "were unschedulable")
         self.pod("s6", labels={"app": "s"}, topologySpreadConstraints=spread)
         self.assertIn(self.on("s6"), ("n0", "n1"))
         self.pod("s7", labels={"app": "s"}, topologySpreadConstraints=spread)
