@@ -3,6 +3,8 @@
 created, shown as a Table, patched and deleted, and an invalid one is refused with upstream's causes."""
 import json
 import os
+import subprocess
+import sys
 import time
 import unittest
 
@@ -207,7 +209,61 @@ class Resources(unittest.TestCase):
             with self.subTest(r[2]):
                 self.c.kubectl("get", ".".join([r[2], r[1], r[0]]) if r[0] else r[2], "-o", "wide")
 
+    # ---- Validation ----
+
+    def test_invalid_objects_have_upstreams_causes(self):
+        """invalid.json was made with upstream's own validation code: changes of good objects, [path to a
+        member, new value (missing: the member goes; {"$again": 0}: the list's first element once more at
+        its end), the causes]."""
+        with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "invalid.json"), encoding="ascii") as f:
+            groups = json.load(f)
+        bad = []
+        for g in groups:
+            for case in g["cases"]:
+                obj = json.loads(json.dumps(g["base"]))
+                at = obj
+                for key in case[0][:-1]:
+                    at = at[key]
+                if len(case) == 2:
+                    del at[case[0][-1]]
+                elif case[1] == {"$again": 0}:
+                    at[case[0][-1]].append(at[case[0][-1]][0])
+                else:
+                    at[case[0][-1]] = case[1]
+                status, s = self.c.api("POST", g["path"] + "?dryRun=All", obj)
+                causes = s.get("details", {}).get("causes", []) if status == 422 else [status]
+                got = sorted({"%s %s: %s" % (c["reason"], c.get("field", ""), c["message"]) for c in causes}
+                             if status == 422 else causes)
+                if got != case[-1]:
+                    bad.append((g["path"], case, got))
+        self.assertEqual(bad[:5], [])
+
+    def test_the_coverage_page_says_what_the_tables_say(self):
+        page = subprocess.run([sys.executable, os.path.join(ROOT, "controlplane/resources/gen_coverage.py")],
+                              stdout=subprocess.PIPE, text=True, check=True).stdout
+        with open(os.path.join(ROOT, "docs/api-coverage.md"), encoding="utf-8") as f:
+            self.assertEqual(f.read(), page)
+        for r in rows():
+            self.assertEqual("| %s | %s | not there |" % (r[0] or "core", r[2]) not in page,
+                             base(r[0], r[1]) + "/" + r[2] in self.served, r[2])
+
     # ---- Subresources and admission ----
+
+    def test_pod_security_holds_pods_to_the_standards(self):
+        label = "pod-security.kubernetes.io/"
+        core = self.namespace("standards", {label + "enforce": "baseline", label + "warn": "restricted"})
+        bad = self.make(core + "/pods", {"metadata": {"name": "p"}, "spec": podspec(hostNetwork=True, hostPID=True)}, 403)
+        self.assertEqual(bad["message"], 'pods "p" is forbidden: violates PodSecurity "baseline:latest": '
+                         'host namespaces (hostNetwork=true, hostPID=true)')
+        self.make(core + "/pods", {"metadata": {"name": "p"}, "spec": podspec()})
+        code, out = self.c.kubectl("create", "deployment", "d", "--image=i", "-n", "standards", ok=False)
+        self.assertEqual(code, 0, out)
+        self.assertIn('Warning: would violate PodSecurity "restricted:latest": allowPrivilegeEscalation != false '
+                      '(container "i" must set securityContext.allowPrivilegeEscalation=false), unrestricted capabilities', out)
+        bad = self.make("/api/v1/namespaces", {"metadata": {"name": "x", "labels": {label + "enforce": "no"}}}, 422)
+        self.assertEqual(bad["details"]["causes"], [{
+            "reason": "FieldValueInvalid", "field": "metadata.labels[%senforce]" % label,
+            "message": 'Invalid value: "no": must be one of privileged, baseline, restricted'}])
 
     def namespace(self, name, labels=None):
         self.c.api("POST", "/api/v1/namespaces", {"metadata": {"name": name, "labels": labels or {}}})

@@ -57,13 +57,13 @@ static void bad_schedules_are_refused_with_a_reason(void **state)
     static const struct {
         const char *schedule, *why;
     } cases[] = {
-        {"* * * *", "expected exactly 5 fields, found 4: * * * *"},
+        {"* * * *", "expected exactly 5 fields, found 4: [* * * *]"},
         {"60 * * * *", "end of range (60) above maximum (59): 60"},
         {"* * 0 * *", "beginning of range (0) below minimum (1): 0"},
         {"* * * * 7", "end of range (7) above maximum (6): 7"},
         {"9-5 * * * *", "beginning of range (9) beyond end of range (5): 9-5"},
         {"*/0 * * * *", "step of range should be a positive number: */0"},
-        {"x * * * *", "failed to parse int from x"},
+        {"x * * * *", "failed to parse int from x: strconv.Atoi: parsing \"x\": invalid syntax"},
         {"@often", "unrecognized descriptor: @often"},
     };
     for (size_t i = 0; i < TH_ARRAY_LEN(cases); i++) {

@@ -2,8 +2,8 @@
  * pods and claims outside of the bounds are refused. */
 #include "controlplane/api/admission/admission.h"
 
-#include "controlplane/resources/pod_amounts.h"
-#include "controlplane/schema/quantity.h"
+#include "controlplane/schema/podresources.h"
+#include "controlplane/schema/quota.h"
 
 #define NOTE "kubernetes.io/limit-ranger"
 
@@ -187,6 +187,26 @@ static void check_item(const struct amounts *a, const struct th_json *item)
     }
 }
 
+/* What the whole pod asks for, its overhead aside, as a map of quantities. */
+static struct th_json *pod_amounts(const struct th_json *pod, bool limits)
+{
+    TH_CLEANUP(th_amounts_done) struct th_amounts sum = {.n = 0};
+    TH_AUTO(th_json) struct th_json *plain = th_json_dup(pod);
+    struct th_json *map = th_json_object();
+    th_json_path_del(plain, "spec.overhead");
+    if (limits) {
+        th_pod_limits(plain, &sum);
+    } else {
+        th_pod_requests(plain, &sum);
+    }
+    for (size_t i = 0; i < sum.n; i++) {
+        char text[TH_QUANTITY_LEN];
+        struct th_quantity q = th_quota_quantity(sum.v[i].name, sum.v[i].value);
+        th_json_set_str(map, sum.v[i].name, th_quantity_format(q, text));
+    }
+    return map;
+}
+
 struct bounds {
     const struct th_json *obj;
     struct th_strv bad;
@@ -218,8 +238,8 @@ static int check_pod(struct th_call *c, const struct th_json *range, void *arg)
         if (th_streq(type, "Container")) {
             check_containers(b, item);
         } else if (th_streq(type, "Pod")) {
-            TH_AUTO(th_json) struct th_json *r = th_pod_amounts(b->obj, "requests", false);
-            TH_AUTO(th_json) struct th_json *l = th_pod_amounts(b->obj, "limits", false);
+            TH_AUTO(th_json) struct th_json *r = pod_amounts(b->obj, false);
+            TH_AUTO(th_json) struct th_json *l = pod_amounts(b->obj, true);
             struct amounts a = {.type = type, .requests = r, .limits = l, .bad = &b->bad};
             check_item(&a, item);
         }
