@@ -1,6 +1,6 @@
 /* PodSecurity: the labels pod-security.kubernetes.io/enforce and /warn of a namespace (and their
  * -version) say which standard its pods must keep, and which one they are warned about. Templates of
- * workloads are only warned about. There is no audit log that /audit could go to. */
+ * workloads are only warned about. /audit is checked, and nothing comes of it. */
 #include "controlplane/api/admission/pod_security.h"
 
 #include "controlplane/api/admission/admission.h"
