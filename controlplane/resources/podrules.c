@@ -1,6 +1,6 @@
 /*
- * Rules that pods and workloads share: QoS class, what may change, templates and selectors, and the
- * scale subresource. The rules of a PodSpec itself are in podspec_validate.c.
+ * What pods and workloads share: the QoS class, and the scale subresource. The rules of a PodSpec are
+ * in rules_pod.c, what may change in a pod in rules_pod_update.c.
  */
 #include "controlplane/resources/rows.h"
 #include "base/buf.h"
@@ -43,72 +43,6 @@ const char *th_pod_qos(const struct th_json *pod)
     look(th_json_path(pod, "spec.containers"), &any, &guaranteed);
     look(th_json_path(pod, "spec.initContainers"), &any, &guaranteed);
     return !any ? "BestEffort" : guaranteed ? "Guaranteed" : "Burstable";
-}
-
-/* ---- Updates of pods ---- */
-
-static void forget_changeable(struct th_json *spec, const struct th_json *from)
-{
-    static const char *const lists[] = {"containers", "initContainers"};
-    for (size_t l = 0; l < TH_ARRAY_LEN(lists); l++) {
-        const struct th_json *a = th_json_get(spec, lists[l]), *b = th_json_get(from, lists[l]);
-        for (size_t i = 0; i < th_json_len(a) && i < th_json_len(b); i++) {
-            const char *image = th_json_path_str(th_json_at(b, i), "image");
-            if (image && th_json_path_str(th_json_at(a, i), "image")) {
-                th_json_set_str(th_json_at(a, i), "image", image);
-            }
-        }
-    }
-    static const char *const fields[] = {"activeDeadlineSeconds", "tolerations", "schedulingGates",
-                                         "terminationGracePeriodSeconds"};
-    for (size_t i = 0; i < TH_ARRAY_LEN(fields); i++) {
-        const struct th_json *v = th_json_get(from, fields[i]);
-        if (v) {
-            th_json_set(spec, fields[i], th_json_dup(v));
-        } else {
-            (void)th_json_del(spec, fields[i]);
-        }
-    }
-}
-
-static bool has_all(const struct th_json *list, const struct th_json *wanted)
-{
-    for (size_t i = 0; i < th_json_len(wanted); i++) {
-        bool found = false;
-        for (size_t k = 0; k < th_json_len(list) && !found; k++) {
-            found = th_json_equal(th_json_at(list, k), th_json_at(wanted, i));
-        }
-        if (!found) {
-            return false;
-        }
-    }
-    return true;
-}
-
-void th_pod_validate_update(const struct th_req_ctx *c, const struct th_json *obj,
-                            const struct th_json *old, struct th_err *err)
-{
-    if (c->subresource) { /* binding, resize, ... change what a PUT may not, each its own part */
-        return;
-    }
-    const struct th_json *a = th_json_get(obj, "spec"), *b = th_json_get(old, "spec");
-    struct th_json *same TH_AUTO(th_json) = th_json_dup(a);
-    forget_changeable(same, b);
-    if (!th_json_equal(same, b)) {
-        th_invalid_forbidden(err, "spec",
-                             "pod updates may not change fields other than `spec.containers[*].image`,"
-                             "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,"
-                             "`spec.tolerations` (only additions to existing tolerations),"
-                             "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was "
-                             "previously negative)");
-    }
-    if (!has_all(th_json_get(a, "tolerations"), th_json_get(b, "tolerations"))) {
-        th_invalid_forbidden(err, "spec.tolerations",
-                             "existing toleration can not be modified except its tolerationSeconds");
-    }
-    if (!has_all(th_json_get(b, "schedulingGates"), th_json_get(a, "schedulingGates"))) {
-        th_invalid_forbidden(err, "spec.schedulingGates", "only deletion is allowed, but found new scheduling gate");
-    }
 }
 
 /* ---- scale ---- */
