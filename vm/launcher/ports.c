@@ -20,6 +20,8 @@
 #define PORTS_MAX 4096
 #define LOCK_WAIT_MS 15000
 #define FREE_TRIES 20
+#define LOW_PORTS 1024 /* what ordinary users may not bind, unless the host says otherwise */
+#define SECOND_CHOICE 8000
 
 void th_ports_done(struct th_ports *l)
 {
@@ -230,6 +232,13 @@ static bool may_fall_back(int r)
     return r == -TH_R_PORT_IN_USE || r == -TH_R_NO_PERMISSION;
 }
 
+/* What a port becomes where it cannot be had: 80 is 8080 and 443 is 8443, so that an address of a
+ * Service, which is its own, stays the same over restarts; 0 is any free one. */
+static int second_choice(int wanted)
+{
+    return wanted > 0 && wanted < LOW_PORTS ? wanted + SECOND_CHOICE : 0;
+}
+
 int th_ports_forward(struct th_profile *p, const struct th_machine_port *want, bool fall_back,
                      struct th_machine_port *ret, struct th_err *err)
 {
@@ -264,7 +273,7 @@ int th_ports_forward(struct th_profile *p, const struct th_machine_port *want, b
     }
     int r = add_one(p, d, &port, err);
     for (int tries = 0; fall_back && may_fall_back(r) && tries < FREE_TRIES; tries++) {
-        port.host_port = 0;
+        port.host_port = tries == 0 ? second_choice(port.wanted_port) : 0;
         r = add_one(p, d, &port, err);
     }
     TH_TRY(r);
