@@ -30,7 +30,11 @@ class Scheduling(Scene, unittest.TestCase):
         self.c.close()
 
     def node(self, name, **kw):
-        return self.make(NODES, node(name, **kw))
+        """Made, and known to the scheduler: a pod that tolerates everything and asks for nothing has been there."""
+        self.make(NODES, kw.pop("obj", None) or node(name, **kw))
+        self.pod("probe", nodeSelector={"kubernetes.io/hostname": name}, tolerations=[{"operator": "Exists"}])
+        self.on("probe")
+        self.drop(PODS + "/probe", gracePeriodSeconds=0)
 
     def pod(self, name, *a, **kw):
         return self.make(PODS, pod(name, *a, **kw))
@@ -57,8 +61,7 @@ class Scheduling(Scene, unittest.TestCase):
         self.assertEqual((e["message"], e["type"], e["source"]["component"]), ("no nodes available to schedule pods", "Warning", "default-scheduler"))
         self.node("n")
         self.assertEqual(self.on("a"), "n")
-        e = self.wait("event", lambda: self.events("default", "Scheduled"))[0]
-        self.assertEqual(e["message"], "Successfully assigned default/a to n")
+        self.wait("event", lambda: "Successfully assigned default/a to n" in [e["message"] for e in self.events("default", "Scheduled")])
         c = self.condition(self.get(PODS + "/a"), "PodScheduled")
         self.assertEqual(c["status"], "True")
 
@@ -144,7 +147,7 @@ class Scheduling(Scene, unittest.TestCase):
         self.node("n1")
         n = node("n2")
         n["status"]["images"] = [{"names": ["docker.io/library/big:latest", "big:latest"], "sizeBytes": 900 << 20}]
-        self.make(NODES, n)
+        self.node("n2", obj=n)
         self.pod("a", image="big")
         self.assertEqual(self.on("a"), "n2")
 
