@@ -162,7 +162,17 @@ int th_pod_ephemeral(const struct th_req_ctx *c, const struct th_json *old, cons
     return 0;
 }
 
-/* Resources of containers, by name; nothing else of the body counts. */
+static bool same_names(const struct th_json *a, const struct th_json *b)
+{
+    bool same = th_json_len(a) == th_json_len(b);
+    for (size_t i = 0; same && i < th_json_len(a); i++) {
+        same = th_streq(th_json_path_str(th_json_at(a, i), "name"),
+                        th_json_path_str(th_json_at(b, i), "name"));
+    }
+    return same;
+}
+
+/* Resources of containers; of the rest of the body only other containers, which validation refuses. */
 int th_pod_resize(const struct th_req_ctx *c, const struct th_json *old, const struct th_json *body,
                   struct th_json **ret, struct th_err *err)
 {
@@ -173,12 +183,14 @@ int th_pod_resize(const struct th_req_ctx *c, const struct th_json *old, const s
     for (size_t l = 0; l < TH_ARRAY_LEN(lists); l++) {
         const struct th_json *mine = th_json_path(pod, lists[l]);
         const struct th_json *theirs = th_json_path(body, lists[l]);
-        for (size_t i = 0; i < th_json_len(mine) && i < th_json_len(theirs); i++) {
+        if (!same_names(mine, theirs)) {
+            th_json_path_set(pod, lists[l], theirs ? th_json_dup(theirs) : th_json_array());
+            continue;
+        }
+        for (size_t i = 0; i < th_json_len(mine); i++) {
             const struct th_json *res = th_json_get(th_json_at(theirs, i), "resources");
             const struct th_json *pol = th_json_get(th_json_at(theirs, i), "resizePolicy");
-            if (res) {
-                th_json_set(th_json_at(mine, i), "resources", th_json_dup(res));
-            }
+            th_json_set(th_json_at(mine, i), "resources", res ? th_json_dup(res) : th_json_object());
             if (pol) {
                 th_json_set(th_json_at(mine, i), "resizePolicy", th_json_dup(pol));
             }

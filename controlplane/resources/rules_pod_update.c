@@ -184,14 +184,139 @@ static void keep_what_may_change(struct th_json *spec, const struct th_json *old
     }
 }
 
+/* ---- Subresources ---- */
+
+static void check_ephemeral(const struct th_view *v, const struct th_json *old)
+{
+    const struct th_json *was = th_json_get(old, "ephemeralContainers");
+    for (size_t i = 0; i < th_json_len(was); i++) {
+        const char *name = th_json_path_str(th_json_at(was, i), "name");
+        const struct th_json *now = NULL;
+        for (size_t k = 0; k < th_view_len(v, "ephemeralContainers") && !now; k++) {
+            struct th_view e = th_view_item(v, "ephemeralContainers", k);
+            now = th_view_is(&e, "name", name) ? e.obj : NULL;
+        }
+        if (!now || !th_json_equal(now, th_json_at(was, i))) {
+            th_autofree char *why = th_xasprintf("existing ephemeral containers \"%s\" may not be %s\n",
+                                                 name, now ? "changed" : "removed");
+            th_bad_forbidden(v, "ephemeralContainers", why);
+        }
+    }
+}
+
+/* True when the lists cannot be compared further. */
+static bool order_changed(const struct th_view *v, const struct th_json *old, const char *list)
+{
+    const struct th_json *was = th_json_get(old, list);
+    bool changed = false;
+    if (th_view_len(v, list) != th_json_len(was)) {
+        th_autofree char *why = th_xasprintf("%s may not be added or removed on resize", list);
+        th_bad_forbidden(v, list, why);
+        return true;
+    }
+    for (size_t i = 0; i < th_json_len(was); i++) {
+        struct th_view ct = th_view_item(v, list, i);
+        if (!th_view_is(&ct, "name", th_json_path_str(th_json_at(was, i), "name"))) {
+            th_autofree char *why = th_xasprintf("%s may not be renamed or reordered on resize", list);
+            th_bad_forbidden(&ct, "name", why);
+            changed = true;
+        }
+    }
+    return changed;
+}
+
+static bool some_removed(const struct th_json *now, const struct th_json *was)
+{
+    struct th_json_iter it = TH_JSON_ITER(was);
+    while (th_json_next(&it)) {
+        if (!th_json_has(now, it.name)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool others_changed(const struct th_json *now, const struct th_json *was)
+{
+    const struct th_json *pair[2][2] = {{now, was}, {was, now}};
+    for (int i = 0; i < 2; i++) {
+        struct th_json_iter it = TH_JSON_ITER(pair[i][0]);
+        while (th_json_next(&it)) {
+            if (!th_streq(it.name, "cpu") && !th_streq(it.name, "memory") &&
+                !th_json_equal(it.value, th_json_get(pair[i][1], it.name))) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+static void check_resized(const struct th_view *spec, const struct th_view *ct,
+                          const struct th_json *was, bool init)
+{
+    static const char *const members[] = {"requests", "limits"};
+    bool others = false;
+    for (size_t i = 0; i < TH_ARRAY_LEN(members); i++) {
+        const struct th_json *a = th_json_get(th_view_get(ct, "resources"), members[i]);
+        const struct th_json *b = th_json_get(th_json_get(was, "resources"), members[i]);
+        struct th_view res = th_view_at(ct, "resources");
+        if (some_removed(a, b)) {
+            th_autofree char *why = th_xasprintf("resource %s cannot be removed", members[i]);
+            th_bad_forbidden(&res, members[i], why);
+        }
+        others |= others_changed(a, b);
+    }
+    if (others && init) {
+        th_bad_forbidden(ct, NULL,
+                         "only cpu and memory resources for init or sidecar containers are mutable");
+    } else if (others) {
+        th_bad_forbidden(spec, NULL, "only cpu and memory resources are mutable");
+    }
+}
+
+static void check_resize(const struct th_view *v, const struct th_json *obj,
+                         const struct th_json *old_pod)
+{
+    static const char *const lists[] = {"initContainers", "containers"};
+    const struct th_json *old = th_json_get(old_pod, "spec");
+    if (!th_streq(th_pod_qos(obj), th_pod_qos(old_pod))) {
+        const char *class = th_json_path_str(obj, "status.qosClass");
+        th_bad_str(v, NULL, class ? class : "",
+                   "Pod QOS Class may not change as a result of resizing");
+    }
+    bool a = order_changed(v, old, "containers"), b = order_changed(v, old, "initContainers");
+    for (size_t l = 0; !a && !b && l < TH_ARRAY_LEN(lists); l++) {
+        const struct th_json *was = th_json_get(old, lists[l]);
+        for (size_t i = 0; i < th_json_len(was); i++) {
+            struct th_view ct = th_view_item(v, lists[l], i);
+            const struct th_json *policy = th_view_get(&ct, "resizePolicy");
+            bool plain_init = l == 0 && !th_view_is(&ct, "restartPolicy", "Always");
+            bool same = th_json_equal(ct.obj, th_json_at(was, i));
+            check_resized(v, &ct, th_json_at(was, i), l == 0);
+            for (size_t k = 0; plain_init && !same && k < th_json_len(policy); k++) {
+                if (th_streq(th_json_path_str(th_json_at(policy, k), "restartPolicy"),
+                             "RestartContainer")) {
+                    th_bad_forbidden(&ct, NULL, "non-sidecar init containers with a resize policy of "
+                                                "RestartContainer cannot be resized");
+                }
+            }
+        }
+    }
+}
+
 void th_pod_validate_update(const struct th_req_ctx *c, const struct th_json *obj,
                             const struct th_json *old_pod, struct th_err *err)
 {
-    if (c->subresource) { /* binding, resize, ... change what a PUT may not, each its own part */
-        return;
-    }
     const struct th_json *old = th_json_get(old_pod, "spec");
     struct th_view top = TH_VIEW(obj, err), v = th_view_at(&top, "spec");
+    if (th_streq(c->subresource, "ephemeralcontainers")) {
+        check_ephemeral(&v, old);
+    } else if (th_streq(c->subresource, "resize")) {
+        check_resize(&v, obj, old_pod);
+    }
+    if (c->subresource) { /* each changes its own part, which a PUT may not */
+        return;
+    }
     if (count_changed(&v, old, "containers") || count_changed(&v, old, "initContainers") ||
         deadline_is_bad(&v, old)) {
         return;

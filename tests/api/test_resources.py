@@ -249,6 +249,28 @@ class Resources(unittest.TestCase):
 
     # ---- Subresources and admission ----
 
+    def test_subresources_of_pods_change_their_part_only(self):
+        core = self.namespace("parts")
+        spec = podspec()
+        spec["containers"][0]["resources"] = {"requests": {"cpu": "1"}}
+        pod = self.make(core + "/pods", {"metadata": {"name": "p"}, "spec": spec})
+        pod["spec"]["ephemeralContainers"] = [{"name": "e", "image": "i"}]
+        status, now = self.c.api("PUT", core + "/pods/p/ephemeralcontainers", pod)
+        self.assertEqual((status, [e["name"] for e in now["spec"]["ephemeralContainers"]]), (200, ["e"]), now)
+        now["spec"]["ephemeralContainers"] = []
+        status, s = self.c.api("PUT", core + "/pods/p/ephemeralcontainers", now)
+        self.assertEqual((status, s["details"]["causes"][0]["message"]),
+                         (422, 'Forbidden: existing ephemeral containers "e" may not be removed\n'))
+        resize = {"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "2"}}}]}}
+        ct = {"Content-Type": "application/strategic-merge-patch+json"}
+        status, now = self.c.api("PATCH", core + "/pods/p/resize", resize, headers=ct)
+        self.assertEqual((status, now["spec"]["containers"][0]["resources"]), (200, {"requests": {"cpu": "2"}}), now)
+        resize["spec"]["containers"][0]["resources"]["requests"] = {"cpu": None}
+        status, s = self.c.api("PATCH", core + "/pods/p/resize", resize, headers=ct)
+        self.assertEqual((status, sorted(c["message"] for c in s["details"]["causes"])), (422, [
+            "Forbidden: resource requests cannot be removed",
+            'Invalid value: "Burstable": Pod QOS Class may not change as a result of resizing']))
+
     def test_pod_security_holds_pods_to_the_standards(self):
         label = "pod-security.kubernetes.io/"
         core = self.namespace("standards", {label + "enforce": "baseline", label + "warn": "restricted"})
