@@ -338,11 +338,12 @@ void th_rule_service_cidr_spec(const struct th_view *v)
         th_bad_json(v, "cidrs", shown, "may only hold up to 2 values");
         return;
     }
+    bool good = true;
     for (size_t i = 0; i < th_json_len(cidrs); i++) {
         struct th_view c = th_view_item(v, "cidrs", i);
-        (void)th_check_format(&c, NULL, th_view_str(&c, NULL), TH_NAME_CIDR);
+        good &= th_check_format(&c, NULL, th_view_str(&c, NULL), TH_NAME_CIDR);
     }
-    if (same_family(cidrs)) {
+    if (good && same_family(cidrs)) {
         th_bad_value(v, "cidrs", "may specify no more than one IP for each IP family, i.e "
                                  "192.168.0.0/24 and 2001:db8::/64");
     }
