@@ -21,4 +21,9 @@ struct th_crd_schema_opts {
 };
 void th_crd_validate_schema(const struct th_json *schema, const char *path,
                             const struct th_crd_schema_opts *o, struct th_err *err);
+
+struct th_req_ctx;
+/* crd_warnings.c: formats that old (NULL: none) did not have and that are not checked. */
+void th_crd_warn_formats(const struct th_req_ctx *c, const struct th_json *crd,
+                         const struct th_json *old);
 #endif

@@ -237,6 +237,7 @@ static void add_stored_version(struct th_json *crd)
 void th_crd_prepare_create(const struct th_req_ctx *c, struct th_json *obj)
 {
     th_json_set(obj, "status", th_json_object());
+    th_crd_warn_formats(c, obj, NULL);
     add_stored_version(obj);
     settle(c, obj);
 }
@@ -244,7 +245,7 @@ void th_crd_prepare_create(const struct th_req_ctx *c, struct th_json *obj)
 void th_crd_prepare_update(const struct th_req_ctx *c, struct th_json *obj,
                            const struct th_json *old)
 {
-    (void)old;
+    th_crd_warn_formats(c, obj, old);
     add_stored_version(obj);
     if (!th_json_path_str(obj, "metadata.deletionTimestamp")) {
         settle(c, obj);

@@ -209,6 +209,14 @@ class Crd(unittest.TestCase):
         d["metadata"]["labels"] = {"a": "b"}
         self.assertIn("configured", k("apply", "-f", "-", stdin=json.dumps(d)))
 
+    def test_formats_that_are_not_checked_are_warned_about(self):
+        d = crd("fmts", "Fmt", props(a={"type": "string", "format": "date-time"}, b={"type": "integer", "format": "int32"},
+                                     c={"type": "array", "items": {"type": "string", "format": "odd"}}))
+        code, out = self.c.kubectl("create", "-f", "-", stdin=json.dumps(d), ok=False)
+        self.addCleanup(self.c.api, "DELETE", CRDS + "/fmts.example.com")
+        self.assertEqual((code, out.count("Warning:")), (0, 1), out)
+        self.assertIn('Warning: unrecognized format "odd"', out)
+
     def test_names_and_versions_are_checked(self):
         bad = crd("bads", "Bad", props(a=STR))
         bad["metadata"]["name"] = "other.example.com"
