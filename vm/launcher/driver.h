@@ -26,8 +26,8 @@ struct th_driver {
     /* Starts it and returns its process id; the control socket can be connected to afterwards. On
      * failure nothing is left. */
     int (*start)(const struct th_machine_spec *spec, pid_t *ret_pid, struct th_err *err);
-    /* The guest runs: gives back what only its start needed. May be NULL. */
-    void (*booted)(const struct th_machine_spec *spec, pid_t pid);
+    /* The cluster is ready: gives back memory that only the start needed. May be NULL. */
+    void (*settled)(pid_t pid);
     /* Ends it at once, whether it runs or not, and removes what it left: works after a crash. */
     int (*kill)(struct th_profile *p, struct th_err *err);
     /* While it runs. TH_R_PORT_IN_USE when the host's port cannot be had. */

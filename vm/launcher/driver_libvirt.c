@@ -283,10 +283,11 @@ static int port_remove(struct th_profile *p, const struct th_machine_port *port,
     return hmp(p, line, "Could not", &trouble, err);
 }
 
-/* QEMU maps the kernel's file and copies it into the guest's memory; the pages of the mapping (14 to
- * 44 MiB) stay resident although nothing reads them again. Only a hint: without the right to give it
- * (CAP_SYS_NICE), the memory is taken back when the host needs it. */
-static void booted(const struct th_machine_spec *spec, pid_t pid)
+/* What QEMU mapped from files: the kernel, which it has copied into the guest's
+ * memory (14 to 44 MiB), and its own program and libraries, most of which only its start needs; what
+ * is used comes back page by page. Only a hint: without the right to give it (CAP_SYS_NICE), the host
+ * takes the memory when it is short of it. */
+static void settled(pid_t pid)
 {
     th_autofree char *path = th_xasprintf("/proc/%d/maps", (int)pid);
     th_autobuf struct th_buf text = TH_BUF_INIT;
@@ -298,7 +299,7 @@ static void booted(const struct th_machine_spec *spec, pid_t pid)
     th_strv_split(&lines, th_buf_cstr(&text), '\n');
     for (size_t i = 0; i < lines.n; i++) {
         uintptr_t from = 0, to = 0;
-        if (th_endswith(lines.v[i], spec->kernel) &&
+        if (strchr(lines.v[i], '/') &&
             sscanf(lines.v[i], "%" SCNxPTR "-%" SCNxPTR, &from, &to) == 2) {
             struct iovec range = {(void *)from, to - from};
             (void)process_madvise(pidfd, &range, 1, MADV_PAGEOUT, 0);
@@ -322,7 +323,7 @@ const struct th_driver th_driver_libvirt = {
     .is_vm = true,
     .check = check,
     .start = start,
-    .booted = booted,
+    .settled = settled,
     .kill = kill_machine,
     .port_add = port_add,
     .port_remove = port_remove,

@@ -387,9 +387,6 @@ static int boot_once(struct start *s, struct th_channel *c, struct th_err *err)
     bool try_kvm = th_streq(s->accel.accel, "kvm");
     int64_t limit = try_kvm ? th_mono_ms() + KVM_HELLO_MS : s->deadline_ms;
     TH_TRY(wait_hello(s, c, pid, limit < s->deadline_ms ? limit : s->deadline_ms, err));
-    if (s->d->booted) {
-        s->d->booted(&spec, pid);
-    }
     step_end(s, "kernel", th_mono_ms() - t);
     return 0;
 }
@@ -531,6 +528,9 @@ static int run_start(struct start *s, struct th_err *err)
             th_err_move(err, &e);
         }
         return r;
+    }
+    if (s->d->settled) {
+        s->d->settled(th_profile_alive(p));
     }
     th_json_set(p->run, "timings", th_json_ref(s->timings));
     th_json_set_bool(p->run, "ready", true);
