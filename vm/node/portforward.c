@@ -315,7 +315,7 @@ static void on_data(struct session *s, const struct spdy_frame *f)
 static void open_channels(struct session *s)
 {
     for (size_t i = 0; i < s->n_ports; i++) {
-        char name[8];
+        char name[24];
         (void)snprintf(name, sizeof(name), "%zu", i);
         struct pair *q = pair_get(s, name);
         q->data_id = (uint32_t)(2 * i);
