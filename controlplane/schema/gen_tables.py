@@ -1,16 +1,21 @@
 #!/usr/bin/env python3
 """Turns schema/data/*.tsv into schema_tables.c: every built-in type and kind as constant tables.
 
-Usage: gen_tables.py OUTPUT.c SCHEMA.tsv... [--gotypes GOTYPES.tsv] [--doc DESCRIPTIONS.tsv]
+Usage: gen_tables.py OUTPUT.c SCHEMA.tsv... [--gotypes GOTYPES.tsv] [--doc DESCRIPTIONS.tsv]...
                      [--defaults TYPE_DEFAULTS.tsv]
 
 The input has three kinds of rows (see the first line of schema_ga.tsv): `k` a kind, `t` a type, `f`
 a field of the type above it. A kind whose group/version is "*" is served in every group and version
 that any other row names (meta's options: DeleteOptions is sent as "apps/v1", "v1", ...).
 
+Descriptions (what kubectl explain says) have rows of the same kinds: `t` a type and its text (which
+may be missing), `f` a field of it and its text. A type may be a pattern with `*`, for what means
+the same in many types; an exact row wins over a pattern, and of two patterns the longer.
+
 The output is plain designated initializers: nothing is computed at start-up, the tables are
 read-only after relocation and safe to use from any thread. Errors in the data stop the build.
 """
+import fnmatch
 import sys
 
 SCALARS = {
@@ -97,6 +102,56 @@ def read_extra(path):
                 if line.strip() and not line.startswith("#"):
                     cols = line.rstrip("\n").split("\t")
                     out[(cols[0], cols[1])] = cols[2:]
+    return out
+
+
+def read_docs(paths):
+    """(type or pattern, field or "") -> (text, where it stands)."""
+    out = {}
+    for path in paths:
+        name = None
+        with open(path, encoding="ascii") as f:
+            for number, line in enumerate(f, 1):
+                line, where = line.rstrip("\n"), f"{path}:{number}"
+                if not line or line.startswith("#"):
+                    continue
+                cols = line.split("\t")
+                if cols[0] == "t" and len(cols) in (2, 3):
+                    name, key = cols[1], (cols[1], "")
+                elif cols[0] == "f" and len(cols) == 3 and name:
+                    key = (name, cols[1])
+                else:
+                    die(f"{where}: not a row of descriptions: {line!r}")
+                if len(cols) == 2:
+                    continue
+                if cols[2] != cols[2].strip() or not cols[2]:
+                    die(f"{where}: an empty text, or blanks around it")
+                if key in out:
+                    die(f"{where}: {'.'.join(key)} is described at {out[key][1]} already")
+                out[key] = (cols[2], where)
+    return out
+
+
+def resolve_docs(rows, types):
+    """(type, field or "") -> text, with patterns applied. Every row must describe something."""
+    out, rank = {}, {}
+    have = {name: {""} | {f[0] for f in t["fields"]} for name, t in types.items()}
+    for key, (text, where) in rows.items():
+        pattern, field = key
+        is_pattern = "*" in pattern
+        found = fnmatch.filter(types, pattern) if is_pattern else [pattern]
+        for name in found:
+            if name not in types or field not in have[name]:
+                if not is_pattern:
+                    die(f"{where}: {name}.{field} does not exist")
+                continue
+            mine = len(pattern) if is_pattern else 1 << 20
+            if mine > rank.get((name, field), (-1, None))[0]:
+                out[name, field], rank[name, field] = text, (mine, key)
+    used = {key for _, key in rank.values()}
+    for key, (_, where) in rows.items():
+        if key not in used:
+            die(f"{where}: {'.'.join(key)} describes nothing that other rows do not")
     return out
 
 
@@ -207,14 +262,15 @@ def has_type_meta(fields):
 
 
 def main(argv):
-    gotypes = docs = defaults_path = None
-    paths, out_path = [], None
+    gotypes = defaults_path = None
+    paths, doc_paths, out_path = [], [], None
     i = 0
     while i < len(argv):
         if argv[i] == "--gotypes":
             gotypes, i = argv[i + 1], i + 2
         elif argv[i] == "--doc":
-            docs, i = argv[i + 1], i + 2
+            doc_paths.append(argv[i + 1])
+            i += 2
         elif argv[i] == "--defaults":
             defaults_path, i = argv[i + 1], i + 2
         elif out_path is None:
@@ -223,13 +279,11 @@ def main(argv):
             paths.append(argv[i])
             i += 1
     kinds, types = read_rows(paths)
-    gotypes, docs = read_extra(gotypes), read_extra(docs)
-    for key in list(gotypes) + list(docs):
-        if key[0] not in types:
-            die(f"no type {key[0]} for extra data")
-    for name, fname in docs:
-        if fname and all(f[0] != fname for f in types[name]["fields"]):
-            die(f"a description of {name}.{fname}, which does not exist")
+    gotypes = read_extra(gotypes)
+    for name, _ in gotypes:
+        if name not in types:
+            die(f"no type {name} for extra data")
+    docs = resolve_docs(read_docs(doc_paths), types)
 
     defaults = read_defaults(defaults_path, types)
     defaulted = with_defaults(types, defaults)
@@ -299,7 +353,7 @@ def main(argv):
                 if via:
                     init.append(".pb_via = {" + ", ".join(via.split(".")) + "}")
             if (name, fname) in docs:
-                init.append(f".doc = {quote(docs[(name, fname)][0])}")
+                init.append(f".doc = {quote(docs[(name, fname)])}")
             if c_flags:
                 init.append(".flags = " + " | ".join(c_flags))
             rows.append("    {" + ", ".join(init) + "},")
@@ -307,7 +361,7 @@ def main(argv):
         flag_words = (["TH_TF_ATOMIC"] if types[name]["atomic"] else []) + \
             (["TH_TF_DEFAULTS"] if name in defaulted else [])
         tflags = f" .flags = {' | '.join(flag_words)}," if flag_words else ""
-        doc = f" .doc = {quote(docs[(name, '')][0])}," if (name, "") in docs else ""
+        doc = f" .doc = {quote(docs[(name, '')])}," if (name, "") in docs else ""
         if fields:
             body.append(f"static const struct th_field f{n}[] = {{ /* {name} */")
             body += rows + ["};"]

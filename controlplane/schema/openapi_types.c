@@ -2,7 +2,7 @@
  *
  * kubectl and helm read from them: x-kubernetes-group-version-kind (which schema is a kind), required
  * and types (explain, validation), list types, map keys and patch strategies (merging). Upstream's
- * texts are not copied: a description is our own sentence from data/descriptions.tsv where there is
+ * texts are not copied: a description is our own sentence from data/descriptions where there is
  * one, else it is made from the field's name and type.
  *
  * v2 and v3 differ in where schemas live, in that v3 wraps a reference that has siblings in allOf and

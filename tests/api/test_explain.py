@@ -27,6 +27,14 @@ class Explain(unittest.TestCase):
         self.assertIn("selector\t<Object> -required-", text)
         self.assertIn("How many pods shall run", text)
 
+    def test_a_text_of_its_own_wins_over_the_one_for_many_types(self):
+        text = self.cluster.kubectl("explain", "deployment.spec.strategy")
+        for want in ("RollingUpdate when not said", "Recreate ends all old pods", "only with RollingUpdate"):
+            self.assertIn(want, text)
+        self.assertIn("sort of object", self.cluster.kubectl("explain", "cronjob.kind"))
+        # TypedLocalObjectReference has a text for its own kind
+        self.assertIn("Kind of the object.", self.cluster.kubectl("explain", "pvc.spec.dataSource.kind"))
+
     def test_what_is_not_there_is_an_error(self):
         code, text = self.cluster.kubectl("explain", "pod.spec.nothing", ok=False)
         self.assertNotEqual(code, 0)
