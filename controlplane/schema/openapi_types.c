@@ -118,7 +118,7 @@ static void put_words(struct th_buf *b, const char *name)
     }
 }
 
-static void describe_field(const struct th_field *f, struct th_buf *b)
+static void describe_field(const struct th_oa *oa, const struct th_field *f, struct th_buf *b)
 {
     if (f->doc) {
         th_buf_puts(b, f->doc);
@@ -136,13 +136,14 @@ static void describe_field(const struct th_field *f, struct th_buf *b)
         }
         th_buf_putc(b, '.');
     }
-    for (size_t i = 0; f->enums && f->enums[i]; i++) {
+    if (!f->enums || (!oa->v2 && !(f->flags & TH_FF_OPEN_ENUM))) {
+        return; /* kubectl shows the enum of version 3 by itself */
+    }
+    for (size_t i = 0; f->enums[i]; i++) {
         th_buf_puts(b, i ? ", " : (f->flags & TH_FF_OPEN_ENUM) ? " Known values: " : " One of: ");
         th_buf_puts(b, f->enums[i]);
     }
-    if (f->enums) {
-        th_buf_putc(b, '.');
-    }
+    th_buf_putc(b, '.');
 }
 
 static void put_description(struct th_oa *oa, const char *text)
@@ -306,7 +307,7 @@ static void put_field(struct th_oa *oa, const struct th_type *owner, const struc
 {
     struct th_buf *b = oa->b;
     th_autobuf struct th_buf text = TH_BUF_INIT;
-    describe_field(f, &text);
+    describe_field(oa, f, &text);
     th_oa_string(b, f->name);
     th_buf_puts(b, ":{");
     bool own_text = !(f->type == TH_F_STRUCT && f->sub && (f->sub->flags & TH_TF_CUSTOM) &&
