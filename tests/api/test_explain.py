@@ -29,7 +29,7 @@ class Explain(unittest.TestCase):
 
     def test_a_text_of_its_own_wins_over_the_one_for_many_types(self):
         text = self.cluster.kubectl("explain", "deployment.spec.strategy")
-        for want in ("RollingUpdate when not said", "Recreate ends all old pods", "only with RollingUpdate"):
+        for want in ("RollingUpdate when not set", "Recreate ends all old pods", "only with RollingUpdate"):
             self.assertIn(want, text)
         self.assertIn("sort of object", self.cluster.kubectl("explain", "cronjob.kind"))
         # TypedLocalObjectReference has a text for its own kind
