@@ -155,6 +155,12 @@ def resolve_docs(rows, types):
     return out
 
 
+def is_list(name, t):
+    """A list's description is made from the type of its items."""
+    return name.endswith("List") and any(
+        f[0] == "items" and f[1].startswith("[]") and f[1][2:] not in SCALARS for f in t["fields"])
+
+
 def parse_type(text, types):
     """Returns (ftype, shape, sub type name or None)."""
     if text in SCHEMA_TYPES:
@@ -284,6 +290,10 @@ def main(argv):
         if name not in types:
             die(f"no type {name} for extra data")
     docs = resolve_docs(read_docs(doc_paths), types)
+    for name, t in types.items():
+        for fname in [""] + [f[0] for f in t["fields"]]:
+            if (name, fname) not in docs and (fname or not is_list(name, t)):
+                die(f"{name}.{fname} has no description: add a row to data/descriptions")
 
     defaults = read_defaults(defaults_path, types)
     defaulted = with_defaults(types, defaults)
@@ -381,9 +391,9 @@ def main(argv):
         for one in gvs if gv == "*" else [gv]:
             group, _, version = one.rpartition("/")
             fields = {f[0]: f[1] for f in types[type_name]["fields"]}
-            is_list = (kind.endswith("List") and fields.get("metadata") == "meta.ListMeta"
-                       and "items" in fields)
-            rows.add((group, version, kind, type_name, is_list))
+            lists = (kind.endswith("List") and fields.get("metadata") == "meta.ListMeta"
+                     and "items" in fields)
+            rows.add((group, version, kind, type_name, lists))
     if len({r[:3] for r in rows}) != len(rows):
         die("a kind appears twice")
     kind_lines = [

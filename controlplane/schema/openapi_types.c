@@ -2,8 +2,8 @@
  *
  * kubectl and helm read from them: x-kubernetes-group-version-kind (which schema is a kind), required
  * and types (explain, validation), list types, map keys and patch strategies (merging). Upstream's
- * texts are not copied: a description is our own sentence from data/descriptions where there is
- * one, else it is made from the field's name and type.
+ * texts are not copied: every built-in field has our own words in data/descriptions, and so has every
+ * type but the lists, which are described by what they list.
  *
  * v2 and v3 differ in where schemas live, in that v3 wraps a reference that has siblings in allOf and
  * shows defaults, and in how int-or-string and quantities are said.
@@ -101,41 +101,9 @@ void th_oa_leaf_ref(struct th_oa *oa, enum th_oa_leaf leaf)
 
 /* ---- Descriptions ---- */
 
-/* "terminationGracePeriodSeconds" becomes "termination grace period seconds". */
-static void put_words(struct th_buf *b, const char *name)
-{
-    for (const char *p = name; *p; p++) {
-        bool upper = *p >= 'A' && *p <= 'Z';
-        bool after_lower = p > name && p[-1] >= 'a' && p[-1] <= 'z';
-        bool before_lower = p[1] >= 'a' && p[1] <= 'z';
-        bool after_upper = p > name && p[-1] >= 'A' && p[-1] <= 'Z';
-        bool word = upper && before_lower && p[1] != 's';
-        if (upper && (after_lower || (after_upper && word))) {
-            th_buf_putc(b, ' ');
-        }
-        bool alone = upper && !(p[1] >= 'A' && p[1] <= 'Z') && !after_upper;
-        th_buf_putc(b, alone ? (char)(*p + 32) : *p);
-    }
-}
-
 static void describe_field(const struct th_oa *oa, const struct th_field *f, struct th_buf *b)
 {
-    if (f->doc) {
-        th_buf_puts(b, f->doc);
-    } else {
-        size_t at = b->n;
-        if (f->shape == TH_SHAPE_LIST) {
-            th_buf_puts(b, "List of ");
-        } else if (f->shape != TH_SHAPE_ONE) {
-            th_buf_puts(b, "Map of ");
-        }
-        size_t words = b->n;
-        put_words(b, f->name);
-        if (words == at && b->n > words && b->p[words] >= 'a' && b->p[words] <= 'z') {
-            b->p[words] = (char)(b->p[words] - 32);
-        }
-        th_buf_putc(b, '.');
-    }
+    th_buf_puts(b, f->doc);
     if (!f->enums || (!oa->v2 && !(f->flags & TH_FF_OPEN_ENUM))) {
         return; /* kubectl shows the enum of version 3 by itself */
     }
@@ -159,21 +127,9 @@ static void describe_type(struct th_oa *oa, const struct th_type *t)
         return;
     }
     th_autobuf struct th_buf text = TH_BUF_INIT;
-    const char *dot = strrchr(t->name, '.');
-    const char *name = dot ? dot + 1 : t->name;
-    const struct th_field *items = th_type_field(t, "items");
-    if (items && items->sub && th_endswith(name, "List")) {
-        const char *of = strrchr(items->sub->name, '.');
-        th_buf_printf(&text, "A list of %s objects.", of ? of + 1 : items->sub->name);
-    } else {
-        th_buf_printf(&text, "%s: ", name);
-        for (size_t i = 0, shown = 0; i < t->n_fields && shown < 6; i++) {
-            if (!(t->fields[i].flags & TH_FF_INLINE)) {
-                th_buf_printf(&text, "%s%s", shown++ ? ", " : "", t->fields[i].name);
-            }
-        }
-        th_buf_puts(&text, t->n_fields > 6 ? " and more." : ".");
-    }
+    const struct th_field *items = th_type_field(t, "items"); /* only lists go without a text */
+    const char *of = strrchr(items->sub->name, '.');
+    th_buf_printf(&text, "A list of %s objects.", of ? of + 1 : items->sub->name);
     put_description(oa, th_buf_cstr(&text));
 }
 

@@ -61,7 +61,7 @@ struct th_field {
     uint16_t flags;            /* TH_FF_* */
     const char *go;            /* Go's name of the type where it is not the obvious one, or NULL */
     const char *go_embedded;   /* the embedded structs it sits in ("VolumeSource"), or NULL */
-    const char *doc;           /* what explain says, or NULL */
+    const char *doc;           /* what explain says; NULL if custom */
     const struct th_field *elem; /* custom resources: one element where it is a list or map itself;
                                     type is TH_F_RAW then */
 };
@@ -73,7 +73,7 @@ struct th_type {
     uint8_t flags; /* TH_TF_* */
     const struct th_field *const *by_name; /* sorted by name, for binary search */
     const struct th_field *any; /* additionalProperties / preserve-unknown: not NULL for CRDs */
-    const char *doc;            /* what explain says, or NULL */
+    const char *doc;            /* what explain says; NULL for lists and if custom */
     const struct th_structural *structural; /* TH_TF_CUSTOM: rules and defaults; else NULL */
     const char *openapi; /* TH_TF_CUSTOM: the schema's text for documents, without braces, or NULL */
 };

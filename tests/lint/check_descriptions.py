@@ -56,7 +56,7 @@ def main():
     rows = gen.read_docs(sorted(glob.glob(os.path.join(data, "descriptions", "*.tsv"))))
     docs = gen.resolve_docs(rows, types)
     for name, t in sorted(types.items()):
-        if (name, "") not in docs and not name.endswith("List"):
+        if (name, "") not in docs and not gen.is_list(name, t):
             bad.append(f"{name} has no description")
         bad += [f"{name}.{f[0]} has no description" for f in t["fields"] if (name, f[0]) not in docs]
     for text, where in rows.values():
