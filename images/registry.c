@@ -49,8 +49,8 @@ struct pull {
 static int offline(const struct pull *p, CURLcode rc, struct th_err *err)
 {
     (void)th_fail(err, TH_R_OFFLINE, "cannot reach %s: %s", p->base, curl_easy_strerror(rc));
-    return th_hint(err, "without a network, bring the image as a file: docker save on another "
-                        "machine, then thimble image load FILE");
+    return th_hint(err, "without a network, build the image here (thimble image build) or bring it as a "
+                        "file: docker save on another machine, then thimble image load FILE");
 }
 
 static size_t on_header(char *data, size_t size, size_t n, void *arg)

@@ -132,7 +132,8 @@ def start_errors(lab):
     same(state_of(p)[1]["message"], 'Container image "box:none" is not present with pull policy of Never')
     same(p["status"]["phase"], "Pending")
     same(lab.until_event("noimage", "Failed")[2], "Error: ErrImageNeverPull")
-    lab.until_pod("pull", "ErrImagePull", lambda p: state_of(p)[1].get("reason") == "ErrImagePull")
+    p = lab.until_pod("pull", "ErrImagePull", lambda p: state_of(p)[1].get("reason") == "ErrImagePull")
+    has(state_of(p)[1]["message"], "thimble image build")  # what to do about it
     p = lab.until_pod("pull", "ImagePullBackOff", lambda p: state_of(p)[1].get("reason") == "ImagePullBackOff")
     has(state_of(p)[1]["message"], 'Back-off pulling image "registry.invalid/none:1"')
     same(lab.until_event("pull", "BackOff")[2], 'Back-off pulling image "registry.invalid/none:1"')

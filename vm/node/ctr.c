@@ -127,11 +127,12 @@ static int pull(struct pod *p, struct ctr *c, const char *image, const struct th
 
 static void pull_failed(struct pod *p, struct ctr *c, const char *image, const struct th_err *e)
 {
-    pod_event(p, "Warning", "Failed", c->name, "Failed to pull image \"%s\": %s", image, e->msg);
-    pod_event(p, "Warning", "Failed", c->name, "Error: ErrImagePull");
-    wait_set(c, "ErrImagePull", "%s", e->msg);
+    /* What to do about it belongs to what went wrong: describe and events show both. */
     free(c->pull_error);
-    c->pull_error = th_xstrdup(e->msg);
+    c->pull_error = e->hint ? th_xasprintf("%s (%s)", e->msg, e->hint) : th_xstrdup(e->msg);
+    pod_event(p, "Warning", "Failed", c->name, "Failed to pull image \"%s\": %s", image, c->pull_error);
+    pod_event(p, "Warning", "Failed", c->name, "Error: ErrImagePull");
+    wait_set(c, "ErrImagePull", "%s", c->pull_error);
     c->pull_backoff_ms = c->pull_backoff_ms == 0 ? PULL_BACKOFF_MS
                          : c->pull_backoff_ms * 2 > PULL_BACKOFF_MAX_MS ? PULL_BACKOFF_MAX_MS
                                                                         : c->pull_backoff_ms * 2;
