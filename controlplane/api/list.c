@@ -109,7 +109,9 @@ static int collect(struct th_call *c, const struct th_listopts *o, const struct 
     size_t limit = all && wanted > 0 ? (size_t)wanted : 0;
     TH_AUTO_ERR struct th_err local = TH_ERR_INIT;
     struct th_store_list l = {.n = 0};
-    int r = th_store_range(c->api->store, prefix, after, limit, at, &l, &local);
+    int r = c->res->s.list_virtual
+                ? th_virtual_list(c, &l, &local)
+                : th_store_range(c->api->store, prefix, after, limit, at, &l, &local);
     if (r == -TH_R_EXPIRED && o->cont) {
         return fail_expired(t.start, err);
     }

@@ -252,6 +252,12 @@ void th_select_done(struct th_select *s);
 bool th_select_matches(const struct th_select *s, const struct th_obj *o);
 bool th_select_all(const struct th_select *s);
 
+/* ---- virtual.c: kinds that are made on being asked (th_strategy.list_virtual) ---- */
+/* All objects that the path names, unfiltered, as a list at the newest revision. */
+int th_virtual_list(struct th_call *c, struct th_store_list *ret, struct th_err *err) TH_MUST_USE;
+int th_virtual_get(struct th_call *c, const char *name, struct th_obj **ret,
+                   struct th_err *err) TH_MUST_USE;
+
 /* ---- event_expiry.c ---- */
 struct th_event_expiry *th_event_expiry_new(struct th_store *store, int64_t ttl_ms);
 void th_event_expiry_free(struct th_event_expiry *x);

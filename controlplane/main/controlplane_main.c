@@ -298,7 +298,7 @@ static int client_for(void *arg, const char *account, struct th_client **ret, st
 }
 #endif
 
-static int start_workers(const struct config *c, const struct th_cluster *k,
+static int start_workers(const struct config *c, struct th_cluster *k,
                          const struct th_cp_identity *id, struct parts *p, struct th_err *err)
 {
     (void)id;
@@ -324,6 +324,7 @@ static int start_workers(const struct config *c, const struct th_cluster *k,
         o.terminated_pod_gc_threshold =
             c->pod_gc_threshold ? strtoll(c->pod_gc_threshold, NULL, 10) : 0;
         TH_TRY(th_controllers_start(p->controllers_client, &o, &p->controllers, err));
+        k->runs_controllers = true;
     }
 #endif
 #ifdef TH_WITH_SCHEDULER
@@ -333,6 +334,7 @@ static int start_workers(const struct config *c, const struct th_cluster *k,
                                    &p->scheduler_client, err));
         struct th_scheduler_opts o = {.name = NULL};
         TH_TRY(th_scheduler_start(p->scheduler_client, &o, &p->scheduler, err));
+        k->runs_scheduler = true;
     }
 #endif
     (void)none;

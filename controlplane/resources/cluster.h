@@ -16,6 +16,7 @@ struct th_cluster {
     const char *ca_cert_pem;     /* for kube-root-ca.crt */
     const char *sa_key_pem;      /* signs ServiceAccount tokens */
     const char *sa_issuer;       /* "https://kubernetes.default.svc.cluster.local" */
+    bool runs_controllers, runs_scheduler; /* in this process */
     struct th_ipalloc *services; /* ClusterIPs and nodePorts in use; rebuilt from the store */
 };
 #endif

@@ -95,6 +95,10 @@ struct th_strategy {
     /* Kinds that are never stored (reviews, Binding): answers the create. */
     int (*create_virtual)(const struct th_req_ctx *c, const char *ns, const struct th_json *obj,
                           struct th_json **ret, struct th_err *err);
+    /* Kinds that are never stored but can be read: all objects (of ns, NULL: of all namespaces), or
+     * the one of that name when name is not NULL, as an array sorted by namespace and name. */
+    int (*list_virtual)(const struct th_req_ctx *c, const char *ns, const char *name,
+                        struct th_json **ret, struct th_err *err);
 };
 
 /* Subresources that change the object: status, scale, finalize, binding, eviction, approval, ...

@@ -63,6 +63,12 @@ struct th_obj *th_obj_new(const char *key, const struct th_head *h, const char *
     return o;
 }
 
+int th_obj_make(const char *key, struct th_str json, int64_t rv, struct th_obj **ret,
+                struct th_err *err)
+{
+    return th_obj_load(key, strlen(key), json.p, json.n, rv, rv, ret, err);
+}
+
 int th_obj_load(const char *key, size_t key_n, const char *p, size_t n, int64_t rv,
                 int64_t create_rv, struct th_obj **ret, struct th_err *err)
 {

@@ -28,6 +28,10 @@ struct th_obj {
 struct th_obj *th_obj_ref(struct th_obj *o);
 void th_obj_unref(struct th_obj *o);
 TH_DEFINE_AUTO(th_obj, th_obj_unref)
+/* An object that is stored nowhere, with the revision rv: what is made on being asked. The JSON text is
+ * copied. */
+int th_obj_make(const char *key, struct th_str json, int64_t rv, struct th_obj **ret,
+                struct th_err *err) TH_MUST_USE;
 /* The label's value matched against the head without parsing the object. */
 bool th_obj_label(const struct th_obj *o, const char *key, struct th_str *ret_value);
 

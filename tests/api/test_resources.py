@@ -40,6 +40,7 @@ CSR = ("LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUlISk1IRUNBUUF3RHpFTk1B
 
 # What a minimal object of each kind has beside its name.
 MINIMAL = {
+    "APIService": {"spec": {"group": "walk.example.com", "version": "v1", "groupPriorityMinimum": 100, "versionPriority": 10}},
     "CustomResourceDefinition": {"spec": {"group": "example.com", "scope": "Namespaced", "names": {
         "plural": "walks", "kind": "Walk"}, "versions": [{"name": "v1", "served": True, "storage": True, "schema": {
             "openAPIV3Schema": {"type": "object"}}}]}},
@@ -119,7 +120,7 @@ MINIMAL = {
     "VolumeAttachment": {"spec": {"attacher": "a.example", "nodeName": "n", "source": {"persistentVolumeName": "pv"}}},
     "VolumeAttributesClass": {"driverName": "d.example", "parameters": {"a": "b"}},
 }
-NAMES = {"CustomResourceDefinition": "walks.example.com", "IPAddress": "10.96.3.4"}
+NAMES = {"APIService": "v1.walk.example.com", "CustomResourceDefinition": "walks.example.com", "IPAddress": "10.96.3.4"}
 
 
 class Resources(unittest.TestCase):
