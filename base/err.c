@@ -220,6 +220,18 @@ void th_err_add_cause(struct th_err *err, const char *reason, const char *field,
     err->n_causes = n + 1;
 }
 
+void th_err_set_object(struct th_err *err, const char *group, const char *kind, const char *name)
+{
+    if (err) {
+        free(err->group);
+        free(err->kind);
+        free(err->name);
+        err->group = th_xstrdup(group);
+        err->kind = th_xstrdup(kind);
+        err->name = th_xstrdup(name);
+    }
+}
+
 void th_err_move(struct th_err *dst, struct th_err *src)
 {
     if (dst == src) {

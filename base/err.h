@@ -63,6 +63,9 @@ int th_hint(struct th_err *err, const char *fmt, ...) TH_PRINTF(2, 3);
 /* Appends one cause; does not set reason or message. */
 void th_err_add_cause(struct th_err *err, const char *reason, const char *field, const char *fmt,
                       ...) TH_PRINTF(4, 5);
+/* Says which object it is about (metav1.StatusDetails); copies, replacing what was there. err may be
+ * NULL. */
+void th_err_set_object(struct th_err *err, const char *group, const char *kind, const char *name);
 /* Moves src into dst (dst's old content is freed), src becomes TH_ERR_INIT. */
 void th_err_move(struct th_err *dst, struct th_err *src);
 

@@ -271,15 +271,7 @@ static int create_by_apply(struct th_call *c, const struct patch *p, struct th_e
                                 "uid mismatch: the provided object specified uid, and no existing "
                                 "object was found");
     }
-    struct th_attrs at = {.id = c->req->id,
-                          .verb = "create",
-                          .resource = true,
-                          .group = c->res->group,
-                          .version = c->res->version,
-                          .plural = c->res->plural,
-                          .ns = c->route.ns,
-                          .name = c->route.name};
-    TH_TRY(th_authorize(c->api, &at, err));
+    TH_TRY(th_authorize_create(c, err));
     struct th_json *o = NULL;
     TH_TRY(apply(c, p, NULL, &o, err));
     if (c->kind) {

@@ -309,6 +309,8 @@ bool th_authz_uses_rbac(const struct th_authz *a);
 bool th_authz_allowed(struct th_authz *a, const struct th_attrs *at, struct th_buf *reason);
 /* The same as a Forbidden error. */
 int th_authorize(struct th_api *api, const struct th_attrs *at, struct th_err *err) TH_MUST_USE;
+/* May who updates or applies what is not there create it? */
+int th_authorize_create(struct th_call *c, struct th_err *err) TH_MUST_USE;
 void th_authz_access(struct th_api *api, struct th_access *ret);
 
 /* ---- audit.c ---- */

@@ -72,14 +72,7 @@ int th_fail_obj(struct th_err *err, enum th_reason reason, const char *group, co
     th_autofree char *msg = th_xvasprintf(fmt, ap);
     va_end(ap);
     int r = th_fail(err, reason, "%s", msg);
-    if (err) {
-        free(err->group);
-        free(err->kind);
-        free(err->name);
-        err->group = th_xstrdup(group);
-        err->kind = th_xstrdup(kind);
-        err->name = th_xstrdup(name);
-    }
+    th_err_set_object(err, group, kind, name);
     return r;
 }
 

@@ -26,11 +26,8 @@ static int check_name(const struct th_call *c, const struct th_json *obj, struct
     return 0;
 }
 
-static int create_instead(struct th_call *c, const struct th_json *body, struct th_err *err)
+int th_authorize_create(struct th_call *c, struct th_err *err)
 {
-    if (!c->res->s.allow_create_on_update) {
-        return th_fail_not_found(err, c->res, c->route.name);
-    }
     struct th_attrs at = {.id = c->req->id,
                           .verb = "create",
                           .resource = true,
@@ -39,7 +36,15 @@ static int create_instead(struct th_call *c, const struct th_json *body, struct 
                           .plural = c->res->plural,
                           .ns = c->route.ns,
                           .name = c->route.name};
-    TH_TRY(th_authorize(c->api, &at, err));
+    return th_authorize(c->api, &at, err);
+}
+
+static int create_instead(struct th_call *c, const struct th_json *body, struct th_err *err)
+{
+    if (!c->res->s.allow_create_on_update) {
+        return th_fail_not_found(err, c->res, c->route.name);
+    }
+    TH_TRY(th_authorize_create(c, err));
     struct th_json *made = NULL;
     TH_TRY(th_object_create(c, th_json_dup(body), &made, err));
     return th_respond_made(c, 201, made, err);

@@ -103,6 +103,32 @@ int64_t th_ep_target_port(const struct th_json *port, const struct th_json *pod)
     return n ? n : named_port(th_json_path(pod, "spec.initContainers"), name, proto, true);
 }
 
+struct th_json *th_ep_ports(const struct th_json *svc, const struct th_json *pod, const char *unnamed)
+{
+    struct th_json *out = th_json_array();
+    const struct th_json *ports = th_json_path(svc, "spec.ports");
+    for (size_t i = 0; i < th_json_len(ports); i++) {
+        const struct th_json *p = th_json_at(ports, i);
+        int64_t number = th_ep_target_port(p, pod);
+        if (number == 0) {
+            continue;
+        }
+        const char *name = th_json_path_str(p, "name"), *proto = th_json_path_str(p, "protocol");
+        const char *app = th_json_path_str(p, "appProtocol");
+        struct th_json *port =
+            th_json_build("{'port':%d,'protocol':%s}", number, proto ? proto : "TCP");
+        name = name && *name ? name : unnamed;
+        if (name) {
+            th_json_set_str(port, "name", name);
+        }
+        if (app) {
+            th_json_set_str(port, "appProtocol", app);
+        }
+        th_json_append(out, port);
+    }
+    return out;
+}
+
 const char *th_ep_hostname(const struct th_json *svc, const struct th_json *pod)
 {
     const char *host = th_json_path_str(pod, "spec.hostname");

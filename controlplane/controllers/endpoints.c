@@ -41,32 +41,6 @@ static int compare_ports(const struct th_json *a, const struct th_json *b)
     return d ? d : (int)(th_json_path_int(a, "port", 0) - th_json_path_int(b, "port", 0));
 }
 
-static struct th_json *ports_for(const struct th_json *svc, const struct th_json *pod)
-{
-    struct th_json *out = th_json_array();
-    const struct th_json *ports = th_json_path(svc, "spec.ports");
-    for (size_t i = 0; i < th_json_len(ports); i++) {
-        const struct th_json *p = th_json_at(ports, i);
-        int64_t number = th_ep_target_port(p, pod);
-        if (number == 0) {
-            continue;
-        }
-        const char *name = th_json_path_str(p, "name"), *proto = th_json_path_str(p, "protocol");
-        const char *app = th_json_path_str(p, "appProtocol");
-        struct th_json *port =
-            th_json_build("{'port':%d,'protocol':%s}", number, proto ? proto : "TCP");
-        if (name && *name) {
-            th_json_set_str(port, "name", name);
-        }
-        if (app) {
-            th_json_set_str(port, "appProtocol", app);
-        }
-        th_json_append(out, port);
-    }
-    th_json_sort(out, compare_ports);
-    return out;
-}
-
 static int compare_addresses(const struct th_json *a, const struct th_json *b)
 {
     int d = strcmp(th_json_path_str(a, "ip"), th_json_path_str(b, "ip"));
@@ -95,7 +69,8 @@ static void add_pod(struct th_json *subsets, const struct th_json *svc, const st
 {
     bool headless = th_streq(th_json_path_str(svc, "spec.clusterIP"), "None");
     bool portless = th_json_len(th_json_path(svc, "spec.ports")) == 0;
-    struct th_json *ports TH_AUTO(th_json) = portless ? NULL : ports_for(svc, pod);
+    struct th_json *ports TH_AUTO(th_json) = portless ? NULL : th_ep_ports(svc, pod, NULL);
+    th_json_sort(ports, compare_ports);
     if (portless ? !headless : th_json_len(ports) == 0) {
         return;
     }

@@ -31,28 +31,6 @@ static void on_slice(struct th_ctrl *c, const struct th_json *old, const struct 
 
 /* ---- What the slices should hold ---- */
 
-static struct th_json *ports_for(const struct th_json *svc, const struct th_json *pod)
-{
-    struct th_json *out = th_json_array();
-    const struct th_json *ports = th_json_path(svc, "spec.ports");
-    for (size_t i = 0; i < th_json_len(ports); i++) {
-        const struct th_json *p = th_json_at(ports, i);
-        int64_t number = th_ep_target_port(p, pod);
-        if (number == 0) {
-            continue;
-        }
-        const char *name = th_json_path_str(p, "name"), *proto = th_json_path_str(p, "protocol");
-        struct th_json *port = th_json_build("{'name':%s,'port':%d,'protocol':%s}",
-                                             name ? name : "", number, proto ? proto : "TCP");
-        const char *app = th_json_path_str(p, "appProtocol");
-        if (app) {
-            th_json_set_str(port, "appProtocol", app);
-        }
-        th_json_append(out, port);
-    }
-    return out;
-}
-
 /* spec.trafficDistribution asks to keep traffic near: an endpoint is for its own zone, or node. */
 static struct th_json *hints_for(const struct th_json *svc, const char *zone, const char *node)
 {
@@ -114,7 +92,7 @@ struct wanted {
 
 static void add_pod(struct wanted *w, const struct th_json *pod)
 {
-    struct th_json *ports TH_AUTO(th_json) = ports_for(w->svc, pod);
+    struct th_json *ports TH_AUTO(th_json) = th_ep_ports(w->svc, pod, "");
     for (size_t i = 0; i < th_json_len(w->groups); i++) {
         struct th_json *g = th_json_at(w->groups, i);
         if (th_json_len(th_json_get(g, "endpoints")) < MAX_ENDPOINTS &&

@@ -24,14 +24,7 @@ static int conflict(struct th_err *err, const char *group, const char *kind, con
 {
     int r = th_fail(err, TH_R_CONFLICT, "Operation cannot be fulfilled on %s%s%s \"%s\": %s", kind,
                     *group ? "." : "", group, name, why);
-    if (err) {
-        free(err->group);
-        free(err->kind);
-        free(err->name);
-        err->group = th_xstrdup(group);
-        err->kind = th_xstrdup(kind);
-        err->name = th_xstrdup(name);
-    }
+    th_err_set_object(err, group, kind, name);
     return r;
 }
 

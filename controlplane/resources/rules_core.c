@@ -616,21 +616,13 @@ void th_rule_endpoint_subset(const struct th_view *v)
     n = th_view_len(v, "ports");
     for (size_t i = 0; i < n; i++) {
         struct th_view p = th_view_item(v, "ports", i);
-        const char *name = th_view_str(&p, "name"), *protocol = th_view_str(&p, "protocol");
-        int64_t port = th_view_int(&p, "port", 0);
+        const char *name = th_view_str(&p, "name");
         if (n > 1 && !*name) {
             th_bad_required(&p, "name", "");
         } else if (*name) {
             (void)th_check_format(&p, "name", name, TH_NAME_DNS1123_LABEL);
         }
-        if (port < 1 || port > 65535) {
-            th_bad_int(&p, "port", port, "must be between 1 and 65535, inclusive");
-        }
-        if (!*protocol) {
-            th_bad_required(&p, "protocol", "");
-        } else {
-            (void)th_check_one_of(&p, "protocol", protocol, "SCTP|TCP|UDP");
-        }
+        th_check_port_and_protocol(&p);
     }
 }
 

@@ -29,8 +29,7 @@ static void check_port(const struct th_view *v, size_t i, size_t n)
 {
     struct th_view p = th_view_item(v, "ports", i);
     const struct th_json *all = th_view_get(v, "ports");
-    const char *name = th_view_str(&p, "name"), *protocol = th_view_str(&p, "protocol");
-    int64_t port = th_view_int(&p, "port", 0);
+    const char *name = th_view_str(&p, "name");
     if (n > 1 && !*name) {
         th_bad_required(&p, "name", "");
     } else if (*name) {
@@ -42,14 +41,7 @@ static void check_port(const struct th_view *v, size_t i, size_t n)
             }
         }
     }
-    if (port < 1 || port > 65535) {
-        th_bad_int(&p, "port", port, "must be between 1 and 65535, inclusive");
-    }
-    if (!*protocol) {
-        th_bad_required(&p, "protocol", "");
-    } else {
-        (void)th_check_one_of(&p, "protocol", protocol, "SCTP|TCP|UDP");
-    }
+    th_check_port_and_protocol(&p);
     th_check_port_or_name(&p, "targetPort");
     if (th_view_has(&p, "appProtocol")) {
         (void)th_check_format(&p, "appProtocol", th_view_str(&p, "appProtocol"), TH_NAME_QUALIFIED);

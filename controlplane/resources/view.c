@@ -249,6 +249,20 @@ void th_check_annotations(const struct th_view *v, const char *member)
     }
 }
 
+void th_check_port_and_protocol(const struct th_view *port)
+{
+    int64_t number = th_view_int(port, "port", 0);
+    const char *protocol = th_view_str(port, "protocol");
+    if (number < 1 || number > 65535) {
+        th_bad_int(port, "port", number, "must be between 1 and 65535, inclusive");
+    }
+    if (!*protocol) {
+        th_bad_required(port, "protocol", "");
+    } else {
+        (void)th_check_one_of(port, "protocol", protocol, "SCTP|TCP|UDP");
+    }
+}
+
 void th_check_port_or_name(const struct th_view *v, const char *member)
 {
     const struct th_json *p = th_view_get(v, member);

@@ -62,6 +62,8 @@ bool th_word_in(const char *word, const char *values); /* values: A|B|C */
 /* Keys and values of labels; all causes name the map itself. */
 void th_check_labels(const struct th_view *v, const char *member);
 void th_check_annotations(const struct th_view *v, const char *member);
+/* Members `port` and `protocol` of a Service's or an Endpoints' port. */
+void th_check_port_and_protocol(const struct th_view *port);
 void th_check_port_or_name(const struct th_view *v, const char *member);
 void th_check_no_backsteps(const struct th_view *v, const char *member, const char *path);
 void th_check_descending(const struct th_view *v, const char *member, const char *path);

@@ -8,7 +8,7 @@
  */
 #include "controlplane/schema/patch.h"
 
-static void prune_nulls(struct th_json *o)
+void th_prune_nulls(struct th_json *o)
 {
     if (th_json_is(o, TH_JSON_OBJECT)) {
         struct th_json_iter it = TH_JSON_ITER(o);
@@ -16,12 +16,12 @@ static void prune_nulls(struct th_json *o)
             if (th_json_is_null(it.value)) {
                 (void)th_json_del(o, it.name);
             } else {
-                prune_nulls(it.value);
+                th_prune_nulls(it.value);
             }
         }
     } else if (th_json_is(o, TH_JSON_ARRAY)) {
         for (size_t i = 0; i < th_json_len(o); i++) {
-            prune_nulls(th_json_at(o, i));
+            th_prune_nulls(th_json_at(o, i));
         }
     }
 }
@@ -38,7 +38,7 @@ static void merge(struct th_json *obj, const struct th_json *patch)
         } else {
             struct th_json *value = th_json_dup(it.value);
             if (!th_json_is(have, TH_JSON_OBJECT)) {
-                prune_nulls(value);
+                th_prune_nulls(value);
             }
             th_json_set(obj, it.name, value);
         }

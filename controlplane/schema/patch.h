@@ -10,6 +10,8 @@ int th_json_patch(const struct th_json *obj, const struct th_json *ops, struct t
 /* RFC 7386. */
 int th_merge_patch(const struct th_json *obj, const struct th_json *patch, struct th_json **ret,
                    struct th_err *err) TH_MUST_USE;
+/* Drops members that are null, at every depth, inside arrays too. */
+void th_prune_nulls(struct th_json *o);
 /* Kubernetes strategic merge, directives included ($patch, $retainKeys,
  * $deleteFromPrimitiveList/x, $setElementOrder/x). */
 int th_strategic_merge(const struct th_type *t, const struct th_json *obj,

@@ -77,24 +77,6 @@ static int lookup(struct meta m, const char *key, bool list, struct meta *ret_su
 
 /* ---- Directives ---- */
 
-/* Drops nulls at every depth of maps. */
-static void discard_nulls(struct th_json *o)
-{
-    if (th_json_is(o, TH_JSON_OBJECT)) {
-        struct th_json_iter it = TH_JSON_ITER(o);
-        while (th_json_next(&it)) {
-            if (th_json_is_null(it.value)) {
-                (void)th_json_del(o, it.name);
-            } else {
-                discard_nulls(it.value);
-            }
-        }
-    }
-    for (size_t i = 0; th_json_is(o, TH_JSON_ARRAY) && i < th_json_len(o); i++) {
-        discard_nulls(th_json_at(o, i));
-    }
-}
-
 /* Drops what carries a directive from a value that lands on nothing; false: drop all of it. */
 static bool remove_directives(struct th_json *o)
 {
@@ -446,7 +428,7 @@ static int merge_member(struct th_json *original, const char *key, struct th_jso
 {
     if (!th_json_has(original, key)) {
         if (!deleting) {
-            discard_nulls(value);
+            th_prune_nulls(value);
             set_plain(original, key, value);
         }
         return 0;
@@ -454,7 +436,7 @@ static int merge_member(struct th_json *original, const char *key, struct th_jso
     struct th_json *have = th_json_get(original, key);
     if (th_json_type(have) != th_json_type(value)) {
         if (!deleting) {
-            discard_nulls(value);
+            th_prune_nulls(value);
             set_plain(original, key, value);
         }
         return 0;

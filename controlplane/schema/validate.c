@@ -147,12 +147,7 @@ int th_invalid_finish(struct th_err *err, const char *group, const char *kind, c
     free(err->msg);
     err->msg = th_buf_steal(&b, NULL);
     err->reason = TH_R_INVALID;
-    free(err->group);
-    free(err->kind);
-    free(err->name);
-    err->group = th_xstrdup(group ? group : "");
-    err->kind = th_xstrdup(kind);
-    err->name = th_xstrdup(name ? name : "");
+    th_err_set_object(err, group ? group : "", kind, name ? name : "");
     return -TH_R_INVALID;
 }
 

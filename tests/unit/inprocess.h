@@ -3,18 +3,13 @@
 /* A control plane in this process, in memory, on a simulated clock: for controllers and scheduler,
  * whose timers of minutes are tests of milliseconds here. Nothing but the tests moves the time;
  * conditions are waited for in real time. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <cmocka.h>
+#include "api_fixture.h"
 
 #include "base/clock.h"
 #include "base/json/json.h"
 #include "base/log.h"
-#include "controlplane/api/api.h"
 #include "controlplane/api/local.h"
 #include "controlplane/controllers/controllers.h"
-#include "controlplane/resources/ipalloc.h"
 #include "controlplane/scheduler/scheduler.h"
 #include <time.h>
 
@@ -22,9 +17,7 @@
 #define WAIT_MS 20000
 
 struct inproc {
-    struct th_cluster cluster;
-    struct th_store *store;
-    struct th_api *api;
+    struct api_fixture f;
     struct th_client *client;
     struct th_controllers *controllers;
     struct th_scheduler *scheduler;
@@ -36,27 +29,11 @@ static inline struct inproc *inproc_new(const char *only, bool scheduler)
     struct inproc *p = TH_NEW(struct inproc);
     struct th_err err TH_CLEANUP(th_err_done) = TH_ERR_INIT;
     th_clock_simulate(T0_MS);
-    p->cluster = (struct th_cluster){.service_cidr = "10.96.0.0/16",
-                                     .pod_cidr = "10.244.0.0/16",
-                                     .cluster_domain = "cluster.local",
-                                     .dns_ip = "10.96.0.10",
-                                     .advertise_ip = "127.0.0.1",
-                                     .advertise_port = 6443,
-                                     .node_port_first = 30000,
-                                     .node_port_last = 32767,
-                                     .sa_issuer = "https://kubernetes.default.svc.cluster.local"};
-    struct th_store_opts so = {.path = NULL};
-    assert_int_equal(th_store_open(&so, &p->store, &err), 0);
-    assert_int_equal(
-        th_ipalloc_new(p->cluster.service_cidr, 30000, 32767, &p->cluster.services, &err), 0);
     static const char *const no_plugins[] = {"ServiceAccount", NULL};
-    struct th_api_opts ao = {
-        .store = p->store, .cluster = &p->cluster, .disable_admission = no_plugins};
-    assert_int_equal(th_api_new(&ao, &p->api, &err), 0);
-    assert_int_equal(th_api_bootstrap(p->api, &err), 0);
-    assert_int_equal(th_client_new_local(p->api, NULL, NULL, "test", &p->client, &err), 0);
+    api_fixture_start(&p->f, NULL, &(struct th_api_opts){.disable_admission = no_plugins});
+    assert_int_equal(th_client_new_local(p->f.api, NULL, NULL, "test", &p->client, &err), 0);
     if (only) {
-        struct th_controllers_opts co = {.only = only, .pod_cidr = p->cluster.pod_cidr};
+        struct th_controllers_opts co = {.only = only, .pod_cidr = p->f.cluster.pod_cidr};
         assert_int_equal(th_controllers_start(p->client, &co, &p->controllers, &err), 0);
     }
     if (scheduler) {
@@ -71,9 +48,7 @@ static inline void inproc_free(struct inproc *p)
     th_scheduler_stop(p->scheduler);
     th_controllers_stop(p->controllers);
     th_client_free(p->client);
-    th_api_free(p->api);
-    th_store_close(p->store);
-    th_ipalloc_free(p->cluster.services);
+    api_fixture_stop(&p->f);
     th_clock_real();
     free(p);
 }

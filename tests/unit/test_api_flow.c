@@ -1,16 +1,10 @@
 /* Flow control: which requests belong where, who gets a seat, who waits, who is refused. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <cmocka.h>
+#include "api_fixture.h"
 
 #include "controlplane/api/flow.h"
 #include "controlplane/api/priv.h"
-#include "controlplane/resources/ipalloc.h"
 
-static struct th_store *g_store;
-static struct th_api *g_api;
-static struct th_cluster g_cluster;
+static struct api_fixture g_f;
 static struct th_flow *g_flow;
 
 /* What was started, in order: the argument of each job. */
@@ -32,21 +26,8 @@ static void job(void *arg)
 static int begin(void **state)
 {
     (void)state;
-    struct th_store_opts so = {.path = NULL};
-    assert_int_equal(th_store_open(&so, &g_store, NULL), 0);
-    g_cluster = (struct th_cluster){.service_cidr = "10.96.0.0/16",
-                                    .pod_cidr = "10.244.0.0/16",
-                                    .cluster_domain = "cluster.local",
-                                    .dns_ip = "10.96.0.10",
-                                    .advertise_ip = "127.0.0.1",
-                                    .advertise_port = 6443,
-                                    .node_port_first = 30000,
-                                    .node_port_last = 32767};
-    assert_int_equal(th_ipalloc_new("10.96.0.0/16", 30000, 32767, &g_cluster.services, NULL), 0);
-    struct th_api_opts ao = {.store = g_store, .cluster = &g_cluster};
-    assert_int_equal(th_api_new(&ao, &g_api, NULL), 0);
-    assert_int_equal(th_api_bootstrap(g_api, NULL), 0);
-    g_flow = th_flow_new(g_store);
+    api_fixture_start(&g_f, NULL, NULL);
+    g_flow = th_flow_new(g_f.store);
     th_flow_seats(g_flow, 2, start_fn, NULL);
     g_n = 0;
     return 0;
@@ -56,9 +37,7 @@ static int end(void **state)
 {
     (void)state;
     th_flow_free(g_flow);
-    th_api_free(g_api);
-    th_store_close(g_store);
-    th_ipalloc_free(g_cluster.services);
+    api_fixture_stop(&g_f);
     return 0;
 }
 
@@ -84,7 +63,7 @@ static struct th_flow_class class_of(const char *user, const char *group, const 
 static char *uid_of(const char *plural, const char *name)
 {
     th_autofree char *key = th_xasprintf("flowcontrol.apiserver.k8s.io/%s/-/%s", plural, name);
-    TH_AUTO(th_obj) struct th_obj *o = th_store_get(g_store, key);
+    TH_AUTO(th_obj) struct th_obj *o = th_store_get(g_f.store, key);
     assert_non_null(o);
     TH_AUTO(th_json) struct th_json *tree = NULL;
     assert_int_equal(th_json_parse(o->bytes, o->n, NULL, &tree, NULL), 0);
@@ -135,7 +114,7 @@ static void a_new_schema_counts_at_once(void **state)
         "'mine'},'spec':{'matchingPrecedence':5,'priorityLevelConfiguration':{'name':'system'},"
         "'rules':[{'subjects':[{'kind':'User','user':{'name':'alice'}}],'resourceRules':[{'verbs':"
         "['get'],'apiGroups':[''],'resources':['pods'],'namespaces':['a']}]}]}}");
-    assert_int_equal(th_client_create(g_api->client, gvr, NULL, o, NULL, NULL), 0);
+    assert_int_equal(th_client_create(g_f.api->client, gvr, NULL, o, NULL, NULL), 0);
     th_autofree char *mine = uid_of("flowschemas", "mine");
     struct th_flow_class c = class_of("alice", "devs", "get", "", "pods", "a", NULL);
     assert_string_equal(c.schema_uid, mine);

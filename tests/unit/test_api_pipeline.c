@@ -1,37 +1,18 @@
 /* The whole pipeline in this process, without HTTP: a store in memory, requests as server.c makes
  * them, answers as it sends them. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <cmocka.h>
+#include "api_fixture.h"
 
 #include "base/encode.h"
 #include "controlplane/api/priv.h"
 #include "controlplane/api/watch.h"
-#include "controlplane/resources/ipalloc.h"
 
-static struct th_store *g_store;
-static struct th_api *g_api;
-static struct th_cluster g_cluster;
+static struct api_fixture g_f;
 static struct th_identity *g_admin;
 
 static int start(void **state)
 {
     (void)state;
-    struct th_store_opts so = {.path = NULL};
-    assert_int_equal(th_store_open(&so, &g_store, NULL), 0);
-    g_cluster = (struct th_cluster){.service_cidr = "10.96.0.0/16",
-                                    .pod_cidr = "10.244.0.0/16",
-                                    .cluster_domain = "cluster.local",
-                                    .dns_ip = "10.96.0.10",
-                                    .advertise_ip = "127.0.0.1",
-                                    .advertise_port = 6443,
-                                    .node_port_first = 30000,
-                                    .node_port_last = 32767};
-    assert_int_equal(th_ipalloc_new("10.96.0.0/16", 30000, 32767, &g_cluster.services, NULL), 0);
-    struct th_api_opts ao = {.store = g_store, .cluster = &g_cluster, .continue_expiry = "1h"};
-    assert_int_equal(th_api_new(&ao, &g_api, NULL), 0);
-    assert_int_equal(th_api_bootstrap(g_api, NULL), 0);
+    api_fixture_start(&g_f, NULL, &(struct th_api_opts){.continue_expiry = "1h"});
     static const char *const masters[] = {"system:masters", "system:authenticated", NULL};
     g_admin = th_identity_new("admin", NULL, masters);
     return 0;
@@ -41,9 +22,7 @@ static int stop(void **state)
 {
     (void)state;
     th_identity_unref(g_admin);
-    th_api_free(g_api);
-    th_store_close(g_store);
-    th_ipalloc_free(g_cluster.services);
+    api_fixture_stop(&g_f);
     return 0;
 }
 
@@ -71,7 +50,7 @@ static struct answer ask_as(const char *accept, const char *method, const char *
                         .accept = accept,
                         .user_agent = "unit/1.0",
                         .id = g_admin};
-    th_api_handle(g_api, &q, &a.resp);
+    th_api_handle(g_f.api, &q, &a.resp);
     assert_null(a.resp.pieces);
     a.body = a.resp.body_obj ? (struct th_str){a.resp.body_obj->bytes, a.resp.body_obj->n}
                              : th_buf_str(&a.resp.body);
@@ -326,8 +305,8 @@ static void a_watch_of_the_past_beyond_memory_says_gone(void **state)
     (void)state;
     make("z");
     ANSWER now = ask("GET", MAPS "/z", NULL);
-    int64_t rv = th_store_rv(g_store);
-    assert_int_equal(th_store_compact(g_store, rv, NULL), 0);
+    int64_t rv = th_store_rv(g_f.store);
+    assert_int_equal(th_store_compact(g_f.store, rv, NULL), 0);
     ANSWER a = ask("GET", MAPS "?watch=true&resourceVersion=1", NULL);
     assert_int_equal(a.resp.status, 200);
     struct th_str f = next_frame(a.resp.watch);

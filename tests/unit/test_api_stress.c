@@ -1,10 +1,7 @@
 /* The pipeline under a mixed load: writers of every kind, readers in every encoding and watchers at
  * once, in one process and small enough for the thread sanitizer. Each watcher rebuilds the state from
  * what it is told; at the end it must have what a list shows, with revisions that only ever grew. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <cmocka.h>
+#include "api_fixture.h"
 
 #include "base/clock.h"
 #include "base/io.h"
@@ -12,14 +9,11 @@
 #include "base/rand.h"
 #include "controlplane/api/priv.h"
 #include "controlplane/api/watch.h"
-#include "controlplane/resources/ipalloc.h"
 
 enum { WRITERS = 4, READERS = 3, WATCHERS = 6, ROUNDS = 120, NAMES = 10 };
 
 static struct {
-    struct th_store *store;
-    struct th_api *api;
-    struct th_cluster cluster;
+    struct api_fixture f;
     struct th_identity *admin;
     bool writing;     /* atomic */
     uint64_t written; /* atomic */
@@ -37,7 +31,7 @@ static int request(const char *accept, const char *method, const char *uri, cons
                         .accept = accept,
                         .user_agent = "stress/1",
                         .id = g.admin};
-    th_api_handle(g.api, &q, resp);
+    th_api_handle(g.f.api, &q, resp);
     return resp->status;
 }
 
@@ -290,20 +284,7 @@ static int start(void **state)
     (void)snprintf(g_dir, sizeof(g_dir), "/tmp/th-api-XXXXXX");
     assert_non_null(mkdtemp(g_dir));
     th_autofree char *path = th_path_join(g_dir, "state.db");
-    struct th_store_opts so = {.path = path};
-    assert_int_equal(th_store_open(&so, &g.store, NULL), 0);
-    g.cluster = (struct th_cluster){.service_cidr = "10.96.0.0/16",
-                                    .pod_cidr = "10.244.0.0/16",
-                                    .cluster_domain = "cluster.local",
-                                    .dns_ip = "10.96.0.10",
-                                    .advertise_ip = "127.0.0.1",
-                                    .advertise_port = 6443,
-                                    .node_port_first = 30000,
-                                    .node_port_last = 32767};
-    assert_int_equal(th_ipalloc_new("10.96.0.0/16", 30000, 32767, &g.cluster.services, NULL), 0);
-    struct th_api_opts ao = {.store = g.store, .cluster = &g.cluster};
-    assert_int_equal(th_api_new(&ao, &g.api, NULL), 0);
-    assert_int_equal(th_api_bootstrap(g.api, NULL), 0);
+    api_fixture_start(&g.f, path, NULL);
     static const char *const masters[] = {"system:masters", "system:authenticated", NULL};
     g.admin = th_identity_new("admin", NULL, masters);
     return 0;
@@ -313,9 +294,7 @@ static int stop(void **state)
 {
     (void)state;
     th_identity_unref(g.admin);
-    th_api_free(g.api);
-    th_store_close(g.store);
-    th_ipalloc_free(g.cluster.services);
+    api_fixture_stop(&g.f);
     return th_io_rm_rf(g_dir, NULL);
 }
 

@@ -472,6 +472,20 @@ static struct cel_node *expand_has(struct parser *s, uint32_t pos, const struct 
 
 /* ---- Grammar ---- */
 
+/* The node keeps what was collected, in the program's own memory. */
+static void set_elements(struct parser *s, struct cel_node *n, const struct args *a)
+{
+    n->args = cel_alloc(&s->prog->a, (a->n + 1) * sizeof(struct cel_node *));
+    n->n_args = a->n;
+    n->optional = a->any_optional ? cel_alloc(&s->prog->a, a->n) : NULL;
+    for (size_t i = 0; i < a->n; i++) {
+        n->args[i] = a->v[i];
+        if (n->optional) {
+            n->optional[i] = a->optional[i];
+        }
+    }
+}
+
 static struct cel_node *list_literal(struct parser *s)
 {
     struct cel_node *n = node(s, N_LIST, pos_of(s));
@@ -480,15 +494,7 @@ static struct cel_node *list_literal(struct parser *s)
     if (!parse_args(s, "]", true, &a)) {
         return NULL;
     }
-    n->args = cel_alloc(&s->prog->a, (a.n + 1) * sizeof(struct cel_node *));
-    n->n_args = a.n;
-    n->optional = a.any_optional ? cel_alloc(&s->prog->a, a.n) : NULL;
-    for (size_t i = 0; i < a.n; i++) {
-        n->args[i] = a.v[i];
-        if (n->optional) {
-            n->optional[i] = a.optional[i];
-        }
-    }
+    set_elements(s, n, &a);
     return n;
 }
 
@@ -520,15 +526,7 @@ static struct cel_node *map_literal(struct parser *s)
     if (!expect(s, "}")) {
         return NULL;
     }
-    n->args = cel_alloc(&s->prog->a, (a.n + 1) * sizeof(struct cel_node *));
-    n->n_args = a.n;
-    n->optional = a.any_optional ? cel_alloc(&s->prog->a, a.n) : NULL;
-    for (size_t i = 0; i < a.n; i++) {
-        n->args[i] = a.v[i];
-        if (n->optional) {
-            n->optional[i] = a.optional[i];
-        }
-    }
+    set_elements(s, n, &a);
     return n;
 }
 
