@@ -159,7 +159,10 @@ static int read_item(struct load *l, const char *path, struct th_buf *b, struct 
     if (!it) {
         return bad(err, "archive names \"%s\" but does not hold it", path);
     }
-    return th_io_read_file(it->file, TH_LIMIT_MANIFEST_B, b, err);
+    /* What two names share was moved into the blobs with the first of them. */
+    bool moved = !l->dir && th_images_has_blob(l->s, it->digest);
+    th_autofree char *blob = moved ? th_images_blob_path(l->s, it->digest) : NULL;
+    return th_io_read_file(moved ? blob : it->file, TH_LIMIT_MANIFEST_B, b, err);
 }
 
 static int read_item_json(struct load *l, const char *path, struct th_json **ret,

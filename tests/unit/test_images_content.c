@@ -97,6 +97,49 @@ static void archives_load_resolve_and_save(void **state)
     assert_string_equal(again->id, img->id);
 }
 
+static void oci_blob(struct th_tar_writer *w, const char *data, size_t n, char *ret_digest)
+{
+    th_digest_of(data, n, ret_digest);
+    th_autofree char *name = th_xasprintf("blobs/sha256/%s", ret_digest + 7);
+    assert_int_equal(th_tar_write_file(w, name, 0644, data, n, NULL), 0);
+}
+
+/* An OCI archive in which two descriptors, with a name each, point to the same manifest. */
+static void one_manifest_of_an_oci_archive_has_two_names(void **state)
+{
+    th_autobuf struct th_buf a = TH_BUF_INIT, layer = TH_BUF_INIT;
+    TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
+    struct th_tar_writer w;
+    char ld[TH_DIGEST_LEN], cd[TH_DIGEST_LEN], md[TH_DIGEST_LEN];
+    (void)state;
+    th_tar_writer_init(&w, th_writer_buf(&layer));
+    assert_int_equal(th_tar_write_file(&w, "etc/motd", 0644, "two", 3, NULL), 0);
+    assert_int_equal(th_tar_write_end(&w, NULL), 0);
+    th_tar_writer_init(&w, th_writer_buf(&a));
+    oci_blob(&w, layer.p, layer.n, ld);
+    th_autofree char *config = th_xasprintf(
+        "{\"os\":\"linux\",\"config\":{},\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[\"%s\"]}}", ld);
+    oci_blob(&w, config, strlen(config), cd);
+    th_autofree char *manifest = th_xasprintf(
+        "{\"schemaVersion\":2,\"config\":{\"digest\":\"%s\"},\"layers\":[{\"digest\":\"%s\"}]}", cd, ld);
+    oci_blob(&w, manifest, strlen(manifest), md);
+    th_autofree char *index = th_xasprintf(
+        "{\"schemaVersion\":2,\"manifests\":["
+        "{\"digest\":\"%s\",\"annotations\":{\"io.containerd.image.name\":\"r.example/one:1\"}},"
+        "{\"digest\":\"%s\",\"annotations\":{\"io.containerd.image.name\":\"r.example/two:2\"}}]}",
+        md, md);
+    assert_int_equal(th_tar_write_file(&w, "index.json", 0644, index, strlen(index), NULL), 0);
+    assert_int_equal(th_tar_write_file(&w, "oci-layout", 0644, "{}", 2, NULL), 0);
+    assert_int_equal(th_tar_write_end(&w, NULL), 0);
+    th_autostrv struct th_strv names = TH_STRV_INIT;
+    assert_int_equal(load(&a, &names, &err), 0);
+    assert_int_equal(names.n, 2);
+    TH_AUTO(th_image) struct th_image *one = NULL, *two = NULL;
+    assert_int_equal(th_images_resolve(store, "r.example/one:1", &one, NULL), 0);
+    assert_int_equal(th_images_resolve(store, "r.example/two:2", &two, NULL), 0);
+    assert_string_equal(one->id, two->id);
+}
+
 static void bad_archives_leave_nothing_behind(void **state)
 {
     (void)state;
@@ -319,6 +362,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(archives_load_resolve_and_save),
+        T(one_manifest_of_an_oci_archive_has_two_names),
         T(bad_archives_leave_nothing_behind),
         T(leases_keep_content),
         T(sessions_hold_off_collection),
