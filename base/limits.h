@@ -25,6 +25,8 @@
 #define TH_LIMIT_TOKEN_B (16u << 10) /* a bearer token */
 #define TH_LIMIT_TOKEN_CACHE 1024    /* tokens whose signature is remembered */
 #define TH_LIMIT_IMPERSONATE 512     /* Impersonate-* headers of a request */
+#define TH_LIMIT_CREDENTIALS 256 /* of registries, in one keyring */
+#define TH_LIMIT_CREDENTIALS_B (1u << 20) /* a config.json; a Secret has no more either */
 #define TH_LIMIT_LAYER_B (16ull << 30)
 #define TH_LIMIT_LAYER_ENTRIES 2000000
 #define TH_LIMIT_MANIFEST_B (4u << 20)

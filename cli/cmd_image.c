@@ -17,12 +17,14 @@
 #include "images/dockerfile.h"
 #include "images/dockerignore.h"
 #include "images/gobase.h"
+#include "cli/registry_login.h"
 #include "images/reference.h"
 #include "images/stream.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 #define MAX_REPEAT 64
@@ -398,6 +400,22 @@ static void note_line(void *arg, const struct th_json *o)
     }
 }
 
+/* A small body as a file to read from; -1 for none. */
+static int body_of(const struct th_buf *b, int *ret, struct th_err *err)
+{
+    if (b->n == 0) {
+        return 0;
+    }
+    th_autoclose int fd = memfd_create("thimble-body", MFD_CLOEXEC);
+    if (fd < 0 || lseek(fd, 0, SEEK_SET) < 0) {
+        return th_fail_errno(err, errno, TH_R_IO, "make a request's body");
+    }
+    TH_TRY(th_io_write_all(fd, b->p, b->n, err));
+    (void)lseek(fd, 0, SEEK_SET);
+    *ret = th_steal_fd(&fd);
+    return 0;
+}
+
 static int run_pull(struct th_cli *cli, struct th_err *err)
 {
     struct th_cluster_conn c TH_CLEANUP(th_cluster_done) = {.client = NULL};
@@ -405,9 +423,16 @@ static int run_pull(struct th_cli *cli, struct th_err *err)
     struct th_progress progress TH_CLEANUP(th_progress_failed);
     th_progress_init(&progress, cli);
     struct th_json *images TH_AUTO(th_json) = th_json_array();
+    struct th_buf password TH_CLEANUP(th_buf_done) = TH_BUF_INIT;
+    TH_TRY(th_registry_password(cli, &password, err));
     for (int i = 0; i < cli->n_args; i++) {
         struct th_buf query TH_CLEANUP(th_buf_done) = TH_BUF_INIT;
-        struct stream s = {.fd = -1, .progress = &progress};
+        struct th_buf login TH_CLEANUP(th_buf_done) = TH_BUF_INIT;
+        TH_TRY(th_registry_login(cli, cli->args[i],
+                                 (struct th_str){th_buf_cstr(&password), password.n}, &login, err));
+        th_autoclose int body = -1;
+        TH_TRY(body_of(&login, &body, err));
+        struct stream s = {.fd = body, .progress = &progress};
         query_add(&query, "ref", cli->args[i]);
         th_progress_step(&progress, "Pulling %s", cli->args[i]);
         s.lines.line = note_line;
@@ -765,12 +790,20 @@ static const struct th_cmd cmd_save = {
     .complete = "image",
     .run = run_save,
 };
+static const struct th_cmd_opt pull_opts[] = {
+    {.name = "username", .arg = "NAME", .help = "User name at the registry (your docker login)"},
+    {.name = "password-stdin", .help = "Read the password from standard input"},
+    {.name = NULL},
+};
 static const struct th_cmd cmd_pull = {
     .name = "pull",
     .summary = "Pull images from a registry into the cluster",
     .args = "IMAGE...",
     .min_args = 1,
     .max_args = -1,
+    .details = "Private images: what docker login or podman login has stored on this machine for the\n"
+               "image's registry goes along, credential helpers included. Pods have imagePullSecrets.\n",
+    .opts = pull_opts,
     .run = run_pull,
 };
 static const struct th_cmd_opt base_opts[] = {

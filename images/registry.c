@@ -1,7 +1,7 @@
 /* Pulling: OCI distribution over libcurl.
  *
  * One easy handle per pull keeps the connection. A 401 is answered once with what its
- * WWW-Authenticate asks for: a token from the named realm, or basic credentials. Manifests are
+ * WWW-Authenticate asks for: a token from the named realm, or basic credentials (keyring.c). Manifests are
  * hashed before they are believed; blobs go to a file, taken up again where they broke off (Range),
  * and are hashed as a whole before they enter the store. Mirrors are tried first, in their order;
  * a mirror that fails is passed over.
@@ -34,6 +34,7 @@ struct pull {
     const struct th_pull_opts *o;
     const struct th_ref *ref;
     CURL *curl;
+    struct th_credential cred; /* user NULL: anonymous */
     char *base;       /* "https://host" */
     char *auth;       /* "Authorization: ..." or NULL */
     char *challenge;  /* of the last 401 */
@@ -143,8 +144,7 @@ static char *param(const char *challenge, const char *key)
 
 static char *basic(const struct pull *p)
 {
-    th_autofree char *plain = th_xasprintf("%s:%s", p->o->username,
-                                           p->o->password ? p->o->password : "");
+    th_autofree char *plain = th_xasprintf("%s:%s", p->cred.user, p->cred.password);
     th_autobuf struct th_buf b = TH_BUF_INIT;
     th_buf_puts(&b, "Authorization: Basic ");
     th_b64_encode(plain, strlen(plain), &b);
@@ -154,7 +154,8 @@ static char *basic(const struct pull *p)
 static int denied(const struct pull *p, struct th_err *err)
 {
     (void)th_fail(err, TH_R_UNAUTHORIZED, "%s does not let us read %s", p->base, p->ref->path);
-    return th_hint(err, "the image may not exist or be private; credentials may be needed");
+    return th_hint(err, "the image may not exist or be private: log in on this machine (docker login) for "
+                        "thimble image pull, give pods an imagePullSecret");
 }
 
 static int authenticate(struct pull *p, struct th_err *err)
@@ -162,7 +163,7 @@ static int authenticate(struct pull *p, struct th_err *err)
     th_autofree char *challenge = th_steal(&p->challenge);
     const char *c = challenge ? challenge + strspn(challenge, " \t") : "";
     free(th_steal(&p->auth));
-    if (strncasecmp(c, "Basic", 5) == 0 && p->o->username) {
+    if (strncasecmp(c, "Basic", 5) == 0 && p->cred.user) {
         p->auth = basic(p);
         return 0;
     }
@@ -182,7 +183,7 @@ static int authenticate(struct pull *p, struct th_err *err)
         th_buf_puts(&url, "&service=");
         th_url_escape(&url, service);
     }
-    if (p->o->username) {
+    if (p->cred.user) {
         p->auth = basic(p);
     }
     long status = 0;
@@ -419,7 +420,17 @@ static int pull_any(struct pull *p, struct th_err *err)
         }
     }
     const char *host = th_ref_registry_host(p->ref);
-    return try_base(p, th_xasprintf("%s://%s", plain_http(p, host) ? "http" : "https", host), err);
+    for (size_t i = 0;; i++) { /* each credential in turn, or once without any */
+        bool has = th_keyring_lookup(p->o->keyring, p->ref, i, &p->cred);
+        if (!has && i > 0) {
+            return -(int)err->reason;
+        }
+        th_err_done(err);
+        int r = try_base(p, th_xasprintf("%s://%s", plain_http(p, host) ? "http" : "https", host), err);
+        if (!has || r != -TH_R_UNAUTHORIZED) {
+            return r;
+        }
+    }
 }
 
 static void global_init(void)
@@ -439,8 +450,10 @@ int th_images_pull(struct th_images *s, const char *ref, const struct th_pull_op
     (void)pthread_once(&once, global_init);
     struct pull p = {
         .s = s, .ss = ss, .o = opts ? opts : &none, .ref = &r, .curl = curl_easy_init(), .fd = -1};
-    int rc = p.curl ? pull_any(&p, err) : th_fail(err, TH_R_INTERNAL, "curl does not start");
+    TH_AUTO_ERR struct th_err why = TH_ERR_INIT; /* pull_any looks at it, the caller may not want it */
+    int rc = p.curl ? pull_any(&p, &why) : th_fail(&why, TH_R_INTERNAL, "curl does not start");
     if (rc < 0) {
+        th_err_move(err, &why);
         atomic_store(&s->gc_wanted, true);
         (void)th_wrap(err, "pull %s", ref);
     }

@@ -5,6 +5,7 @@ registry.py PORTFILE: writes its port there and serves until its standard input 
 
   multi:1     an index of several platforms (and an attestation), wants a token
   private:1   wants a token, which is never given
+  secret:1    wants basic credentials: alice, wonder
   moved:1     its layer is behind two redirects, to another host name
   cut:1       the first two downloads of its layer break off half way; Range goes on
   damaged:1   its layer is not what its digest says
@@ -82,7 +83,7 @@ def fill():
     theirs, _ = manifest("arm", None, other, b"theirs")
     index("arm", "1", [(theirs, {"architecture": other, "os": "linux"})])
     special = {}
-    for name in ("private", "moved", "cut", "damaged", "slow"):
+    for name in ("private", "secret", "moved", "cut", "damaged", "slow"):
         _, special[name] = manifest(name, "1", ARCH, name.encode())
     return special
 
@@ -134,6 +135,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if name in ("multi", "private") and self.headers.get("Authorization") != "Bearer let-me-in":
             return self.answer(401, b"{}", WWW_Authenticate='Bearer realm="http://127.0.0.1:%d/token",'
                                'service="test",scope="repository:%s:pull"' % (self.port(), name))
+        if name == "secret" and self.headers.get("Authorization") != "Basic YWxpY2U6d29uZGVy":
+            return self.answer(401, b"{}", WWW_Authenticate='Basic realm="test"')
         if what == "manifests":
             kind, data = manifests.get((name, ref), (None, None))
             if not data:

@@ -126,6 +126,81 @@ static void what_cannot_be_had_is_said(void **state)
     assert_int_equal(th_images_resolve(store, "damaged:1", NULL, NULL), -TH_R_NO_IMAGE);
 }
 
+static void credentials_are_tried_in_turn(void **state)
+{
+    (void)state;
+    bad("secret:1", TH_R_UNAUTHORIZED, "does not let us read secret");
+    TH_AUTO(th_keyring) struct th_keyring *k = th_keyring_new();
+    th_autofree char *ref = th_xasprintf("127.0.0.1:%s/secret:1", port);
+    th_autofree char *wrong = th_xasprintf("127.0.0.1:%s/secret", port);
+    th_autofree char *config = th_xasprintf(
+        "{\"auths\":{\"http://127.0.0.1:%s/v2/\":{\"auth\":\"YWxpY2U6d29uZGVy\"}}}", port);
+    struct th_pull_opts o = {.timeout_ms = 20000, .keyring = k};
+    TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
+    th_keyring_add(k, wrong, "mallory", "guess"); /* more specific: the first to be tried */
+    assert_int_equal(th_images_pull(store, ref, &o, NULL, &err), -TH_R_UNAUTHORIZED);
+    assert_null(strstr(err.msg, "guess"));
+    assert_int_equal(th_keyring_add_config(k, th_str_of(config), NULL), 0);
+    TH_AUTO(th_image) struct th_image *img = NULL;
+    assert_int_equal(th_images_pull(store, ref, &o, &img, NULL), 0);
+    assert_int_equal(img->n_layers, 1);
+}
+
+static void places_cover_images_as_the_kubelet_has_it(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *place, *image;
+        bool covers;
+    } rows[] = {
+        {"registry.example.com", "registry.example.com/a/b:1", true},
+        {"https://registry.example.com/v1/", "registry.example.com/a/b:1", true},
+        {"registry.example.com", "registry.example.com:5000/a:1", false},
+        {"registry.example.com:5000", "registry.example.com:5000/a:1", true},
+        {"*.example.com", "registry.example.com/a:1", true},
+        {"*.example.com", "example.com/a:1", false},
+        {"*.com", "registry.example.com/a:1", false},
+        {"reg*.example.com", "registry.example.com/a:1", true},
+        {"quay.io/team", "quay.io/team/app:1", true},
+        {"quay.io/team", "quay.io/other/app:1", false},
+        {"https://index.docker.io/v1/", "busybox", true},
+        {"docker.io", "busybox", true},
+        {"index.docker.io", "quay.io/busybox", false},
+    };
+    for (size_t i = 0; i < TH_ARRAY_LEN(rows); i++) {
+        TH_AUTO(th_keyring) struct th_keyring *k = th_keyring_new();
+        TH_AUTO_REF struct th_ref r = {0};
+        struct th_credential c;
+        th_keyring_add(k, rows[i].place, "u", "p");
+        assert_int_equal(th_ref_parse(rows[i].image, &r, NULL), 0);
+        if (th_keyring_lookup(k, &r, 0, &c) != rows[i].covers) {
+            fail_msg("%s and %s", rows[i].place, rows[i].image);
+        }
+    }
+}
+
+static void configs_are_read_in_both_forms(void **state)
+{
+    (void)state;
+    TH_AUTO(th_keyring) struct th_keyring *k = th_keyring_new();
+    TH_AUTO_REF struct th_ref r = {0};
+    struct th_credential c;
+    assert_int_equal(th_ref_parse("a.example/x/y", &r, NULL), 0);
+    static const char old[] = "{\"a.example\":{\"username\":\"old\",\"password\":\"1\"}}";
+    static const char now[] = "{\"auths\":{\"a.example/x\":{\"auth\":\"bmV3OjI6Mw==\"},"
+                              "\"b.example\":{},\"c.example\":{\"auth\":\"!\"}}}";
+    assert_int_equal(th_keyring_add_config(k, TH_STR(old), NULL), 0);
+    assert_int_equal(th_keyring_add_config(k, TH_STR(now), NULL), 0);
+    assert_true(th_keyring_lookup(k, &r, 0, &c)); /* the longer place goes first */
+    assert_string_equal(c.user, "new");
+    assert_string_equal(c.password, "2:3");
+    assert_true(th_keyring_lookup(k, &r, 1, &c));
+    assert_string_equal(c.user, "old");
+    assert_false(th_keyring_lookup(k, &r, 2, &c));
+    assert_int_equal(th_keyring_add_config(k, TH_STR("[]"), NULL), -TH_R_PARSE);
+    assert_int_equal(th_keyring_add_config(k, TH_STR("{"), NULL), -TH_R_PARSE);
+}
+
 static void by_digest(void **state)
 {
     (void)state;
@@ -145,6 +220,9 @@ int main(void)
         cmocka_unit_test(redirects_are_followed_without_credentials),
         cmocka_unit_test(downloads_that_break_off_go_on),
         cmocka_unit_test(what_cannot_be_had_is_said),
+        cmocka_unit_test(credentials_are_tried_in_turn),
+        cmocka_unit_test(places_cover_images_as_the_kubelet_has_it),
+        cmocka_unit_test(configs_are_read_in_both_forms),
         cmocka_unit_test(by_digest),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -58,60 +58,50 @@ static void retry_in(struct pod *p, struct ctr *c, int64_t ms)
 
 /* ---- the image ---- */
 
-struct pull_auth {
-    char *user, *pass;
-};
-
-/* imagePullSecrets: the first entry for the registry's host. */
-static void find_auth(struct pod *p, const char *host, struct pull_auth *ret)
+/* imagePullSecrets. One that cannot be had is told of and passed over: the image may be public. */
+static struct th_keyring *pull_secrets(struct pod *p)
 {
-    struct th_json *refs = th_json_path(p->obj, "spec.imagePullSecrets");
-    for (size_t i = 0; i < th_json_len(refs) && !ret->user; i++) {
+    static const char *const keys[] = {".dockerconfigjson", ".dockercfg"};
+    struct th_keyring *k = th_keyring_new();
+    th_autostrv struct th_strv missing = TH_STRV_INIT;
+    const struct th_json *refs = th_json_path(p->obj, "spec.imagePullSecrets");
+    for (size_t i = 0; i < th_json_len(refs); i++) {
         const char *name = th_json_path_str(th_json_at(refs, i), "name");
         TH_AUTO(th_json) struct th_json *s = NULL;
-        TH_AUTO(th_json) struct th_json *cfg = NULL;
-        th_autobuf struct th_buf b = TH_BUF_INIT;
-        if (!name || node_get_object(p->a, TH_GVR_SECRETS, p->ns, name, &s, NULL) < 0) {
+        if (!name || !*name) {
             continue;
         }
-        const char *text = th_json_str(th_json_get(th_json_get(s, "data"), ".dockerconfigjson"));
-        if (!text || th_b64_decode(text, strlen(text), &b, NULL) < 0 ||
-            th_json_parse(b.p, b.n, NULL, &cfg, NULL) < 0) {
+        if (node_get_object(p->a, TH_GVR_SECRETS, p->ns, name, &s, NULL) < 0) {
+            th_strv_add(&missing, name);
             continue;
         }
-        struct th_json_iter it = TH_JSON_ITER(th_json_get(cfg, "auths"));
-        while (th_json_next(&it)) {
-            const char *h = th_startswith(it.name, "https://") ? it.name + 8 : it.name;
-            if (strncmp(h, host, strlen(host)) != 0) {
-                continue;
+        for (size_t j = 0; j < TH_ARRAY_LEN(keys); j++) {
+            const char *text = th_json_str(th_json_get(th_json_get(s, "data"), keys[j]));
+            th_autobuf struct th_buf b = TH_BUF_INIT;
+            if (text && (th_b64_decode(text, strlen(text), &b, NULL) < 0 ||
+                         th_keyring_add_config(k, (struct th_str){b.p, b.n}, NULL) < 0)) {
+                th_strv_add(&missing, name);
             }
-            const char *auth = th_json_path_str(it.value, "auth");
-            th_autobuf struct th_buf up = TH_BUF_INIT;
-            if (th_json_path_str(it.value, "username")) {
-                ret->user = th_xstrdup(th_json_path_str(it.value, "username"));
-                ret->pass = th_xstrdup(th_json_path_str(it.value, "password"));
-            } else if (auth && th_b64_decode(auth, strlen(auth), &up, NULL) >= 0 &&
-                       strchr(th_buf_cstr(&up), ':')) {
-                const char *colon = strchr(th_buf_cstr(&up), ':');
-                ret->user = th_xstrndup(up.p, (size_t)(colon - up.p));
-                ret->pass = th_xstrdup(colon + 1);
-            }
-            break;
         }
     }
+    if (missing.n > 0) {
+        th_autofree char *names = th_strv_join(&missing, ", ");
+        pod_event(p, "Warning", "FailedToRetrieveImagePullSecret", NULL,
+                  "Unable to retrieve some image pull secrets (%s); attempting to pull the image may "
+                  "not succeed.",
+                  names);
+    }
+    return k;
 }
 
-static int pull(struct pod *p, struct ctr *c, const char *image, const struct th_ref *ref,
-                struct th_image **ret, struct th_err *err)
+static int pull(struct pod *p, struct ctr *c, const char *image, struct th_image **ret,
+                struct th_err *err)
 {
     pod_event(p, "Normal", "Pulling", c->name, "Pulling image \"%s\"", image);
     int64_t t0 = th_mono_us();
-    struct pull_auth auth = {0};
-    find_auth(p, ref->domain, &auth);
-    struct th_pull_opts o = {.username = auth.user, .password = auth.pass, .timeout_ms = 15000};
+    TH_AUTO(th_keyring) struct th_keyring *keyring = pull_secrets(p);
+    struct th_pull_opts o = {.keyring = keyring, .timeout_ms = 15000};
     int r = th_images_pull(p->a->images, image, &o, ret, err);
-    free(auth.user);
-    free(auth.pass);
     if (r == -TH_R_OFFLINE) {
         atomic_store(&p->a->offline_until, th_mono_ms() + OFFLINE_MEMORY_MS);
     }
@@ -197,7 +187,7 @@ static bool get_image(struct pod *p, struct ctr *c, struct th_image **ret)
     if (!present || (th_streq(policy, "Always") && !offline)) {
         TH_AUTO(th_image) struct th_image *pulled = NULL;
         th_err_done(&err);
-        if (pull(p, c, image, &ref, &pulled, &err) >= 0) {
+        if (pull(p, c, image, &pulled, &err) >= 0) {
             c->pull_backoff_ms = 0;
             *ret = th_steal(&pulled);
             return *ret != NULL;

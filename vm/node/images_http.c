@@ -5,7 +5,8 @@
  *   POST   images/tag?source=&target=      {"id"}
  *   GET    images/save?ref=&ref=           a tar
  *   POST   images/load                     body: an archive; lines: {"text"}, {"loaded":{"ref","id"}}
- *   POST   images/pull?ref=                lines: {"text"}
+ *   POST   images/pull?ref=                body: nothing, or credentials as {"auths":{...}}; lines:
+ *                                          {"text"}
  *   POST   images/build?tag=&buildArg=&label=&dockerfile=&target=&platform=&noCache=
  *                                          body: the context as tar; lines: {"event",...}
  *   GET    images/du; POST images/prune?cache=
@@ -16,6 +17,8 @@
  * cancels a build. */
 #include "base/clock.h"
 #include "base/encode.h"
+#include "base/io.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "images/archive.h"
 #include "images/builder.h"
@@ -125,7 +128,15 @@ static void do_pull(struct upload *u)
 {
     TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
     TH_AUTO(th_image) struct th_image *img = NULL;
-    struct th_pull_opts o = {.progress = on_progress, .progress_arg = u};
+    TH_AUTO(th_keyring) struct th_keyring *keyring = th_keyring_new();
+    th_autobuf struct th_buf auths = TH_BUF_INIT;
+    if (th_io_read_fd(u->rd, TH_LIMIT_CREDENTIALS_B, &auths, &err) < 0 ||
+        (auths.n > 0 &&
+         th_keyring_add_config(keyring, (struct th_str){auths.p, auths.n}, &err) < 0)) {
+        say_end(u, NULL, &err);
+        return;
+    }
+    struct th_pull_opts o = {.keyring = keyring, .progress = on_progress, .progress_arg = u};
     if (th_images_pull(u->a->images, u->ref, &o, &img, &err) < 0) {
         say_end(u, NULL, &err);
         return;
