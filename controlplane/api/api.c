@@ -422,8 +422,8 @@ static int find_resource(struct th_call *c, struct th_err *err)
     if (c->res->storage_row) {
         c->storage = c->res->storage_row;
     }
-    if (c->res->custom && c->res->custom->warning) {
-        th_strv_add(&c->warnings, c->res->custom->warning);
+    if (c->res->warning) {
+        th_strv_add(&c->warnings, c->res->warning);
     }
     c->ctx.res = c->res;
     c->kind = th_resource_kind(c->res);
@@ -545,16 +545,47 @@ static int serve_other(struct th_call *c, struct th_err *err)
     return fail_unknown(err);
 }
 
+/* The first characters of text, as many as fit; UTF-8 is not cut in two. */
+static size_t cut(const char *text, size_t max)
+{
+    size_t n = strlen(text);
+    if (n <= max) {
+        return n;
+    }
+    for (n = max; n > 0 && ((unsigned char)text[n] & 0xc0) == 0x80;) {
+        n--;
+    }
+    return n;
+}
+
+/* Each text once. All of them together are kept short of what clients take for headers: past that
+ * each is cut, and then the rest is left out. */
 static void add_warnings(struct th_call *c)
 {
+    size_t total = 0;
     for (size_t i = 0; i < c->warnings.n; i++) {
+        total += strlen(c->warnings.v[i]);
+    }
+    size_t each = total > TH_LIMIT_WARNINGS_B ? TH_LIMIT_WARNING_CUT_B : total;
+    size_t written = 0;
+    for (size_t i = 0; i < c->warnings.n && written < TH_LIMIT_WARNINGS_B; i++) {
+        const char *text = c->warnings.v[i];
+        bool before = false;
+        for (size_t k = 0; k < i && !before; k++) {
+            before = th_streq(c->warnings.v[k], text);
+        }
+        if (before) {
+            continue;
+        }
+        size_t n = cut(text, each);
         th_autobuf struct th_buf b = TH_BUF_INIT;
-        for (const char *p = c->warnings.v[i]; *p; p++) {
-            if (*p == '"' || *p == '\\') {
+        for (size_t k = 0; k < n; k++) {
+            if (text[k] == '"' || text[k] == '\\') {
                 th_buf_putc(&b, '\\');
             }
-            th_buf_putc(&b, (unsigned char)*p < 0x20 ? ' ' : *p);
+            th_buf_putc(&b, (unsigned char)text[k] < 0x20 ? ' ' : text[k]);
         }
+        written += n;
         th_strv_addf(&c->resp->headers, "Warning: 299 - \"%s\"", th_buf_cstr(&b));
     }
 }

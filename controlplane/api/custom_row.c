@@ -418,6 +418,7 @@ static void make_version(struct th_crd *crd, struct th_custom *v, const struct t
     static const char *const none[] = {NULL};
     v->hash = v->storage ? storage_hash(crd, v->version) : NULL;
     v->res = (struct th_resource){
+        .warning = v->warning,
         .group = crd->group,
         .version = v->version,
         .kind = crd->kind,

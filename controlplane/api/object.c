@@ -134,6 +134,9 @@ static int validate(struct th_call *c, const struct th_json *obj, const struct t
     }
     int r = th_fail_invalid(&local, c->res->group, c->res->kind,
                             th_json_path_str(obj, "metadata.name"));
+    if (r >= 0 && s->warn && !c->sub && !c->req->id->system) {
+        s->warn(&c->ctx, obj, old);
+    }
     if (r < 0 && err) {
         th_err_move(err, &local);
     }

@@ -75,6 +75,9 @@ struct th_strategy {
     void (*validate_custom)(const struct th_req_ctx *c, const struct th_json *obj,
                             const struct th_json *old, struct th_err *err);
     const struct th_frozen *frozen; /* NULL: none */
+    /* What a valid write is warned about (c->warnings); old is NULL on create. Not asked when a
+     * subresource is written. */
+    void (*warn)(const struct th_req_ctx *c, const struct th_json *obj, const struct th_json *old);
     /* After validation, before the commit: allocations (ClusterIP, nodePort) and their failures.
      * old is NULL on create. release undoes it when the commit fails or the object is deleted. */
     int (*allocate)(const struct th_req_ctx *c, struct th_json *obj, const struct th_json *old,
@@ -148,6 +151,7 @@ struct th_resource {
     const struct th_kind *kind_row;        /* th_resource_kind */
     const struct th_resource *storage_row; /* in place of storage_gv_plural */
     const char *list_kind;                 /* NULL: kind + "List" */
+    const char *warning;                   /* whoever uses it at all is told this, or NULL */
 };
 
 /* All built-in rows, in discovery order; NULL past the end. Thread-safe. */

@@ -75,6 +75,12 @@ th_prepare_create_fn th_csr_prepare_create; /* certificates_csr.c */
 th_prepare_update_fn th_csr_prepare_update;
 th_validate_fn th_csr_validate;
 th_validate_update_fn th_csr_validate_update, th_csr_validate_status;
+typedef void th_warn_fn(const struct th_req_ctx *c, const struct th_json *obj,
+                        const struct th_json *old); /* warnings.c */
+th_warn_fn th_pod_warn, th_podtemplate_warn, th_workload_warn, th_statefulset_warn, th_job_warn,
+    th_cronjob_warn, th_service_warn, th_endpoints_warn, th_slice_warn, th_networkpolicy_warn,
+    th_ingress_warn, th_secret_warn, th_serviceaccount_warn, th_node_warn, th_quota_warn,
+    th_runtimeclass_warn, th_pv_warn, th_pvc_warn, th_storageclass_warn, th_csidriver_warn;
 th_validate_fn th_pod_validate_create, th_statefulset_validate_create,
     th_revision_validate_create, th_ingress_validate_create, th_job_validate_create, th_cronjob_validate_create;
 th_validate_update_fn th_csi_driver_validate_update, th_data_validate_update, th_quota_validate_update, th_quota_validate_status,
