@@ -29,6 +29,7 @@
 #define TH_LIMIT_IMPERSONATE 512     /* Impersonate-* headers of a request */
 #define TH_LIMIT_CREDENTIALS 256 /* of registries, in one keyring */
 #define TH_LIMIT_CREDENTIALS_B (1u << 20) /* a config.json; a Secret has no more either */
+#define TH_LIMIT_HTML_TAG_B (64u << 10) /* of a page that passes a proxy */
 #define TH_LIMIT_LAYER_B (16ull << 30)
 #define TH_LIMIT_LAYER_ENTRIES 2000000
 #define TH_LIMIT_MANIFEST_B (4u << 20)

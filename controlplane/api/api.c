@@ -285,6 +285,7 @@ static const struct verb_row item_verbs[] = {
     {"PUT", TH_VERB_UPDATE, "update", "UpdateOptions", th_verb_update, th_verb_sub_update},
     {"PATCH", TH_VERB_PATCH, "patch", "PatchOptions", th_verb_patch, th_verb_patch},
     {"DELETE", TH_VERB_DELETE, "delete", "DeleteOptions", th_verb_delete, NULL},
+    {"OPTIONS", TH_VERB_GET, "", "GetOptions", NULL, NULL}, /* through proxies only */
 };
 static const struct verb_row collection_verbs[] = {
     {"GET", TH_VERB_LIST, "list", "ListOptions", th_verb_list, NULL},
@@ -713,8 +714,9 @@ void th_api_flow_class(struct th_api *api, const struct th_areq *req, struct th_
     th_flow_classify(api->flow, &at, ret);
 }
 
-bool th_api_is_stream(const struct th_areq *req)
+bool th_api_is_stream(struct th_api *api, const struct th_areq *req)
 {
+    (void)api;
     TH_CLEANUP(th_route_done) struct th_route r = {.kind = TH_ROUTE_OTHER};
     return th_route_parse(req->uri, &r, NULL) >= 0 && r.kind == TH_ROUTE_RESOURCE &&
            is_stream_name(r.sub);

@@ -39,6 +39,7 @@ struct th_areq {
     const struct th_json *body_tree; /* in-process callers: the decoded body instead of bytes */
     const char *content_type, *accept, *user_agent, *if_none_match; /* each may be NULL */
     struct th_identity *id; /* borrowed; never NULL */
+    bool upgrade;           /* the client asks for another protocol */
     bool want_tree;         /* answer with resp.tree instead of bytes where there is an object */
 };
 
@@ -81,7 +82,7 @@ void th_api_flow_class(struct th_api *api, const struct th_areq *req, struct th_
 bool th_api_is_quick(const struct th_areq *req);
 /* True when the answer will be a stream to or from a node (exec, log, proxy, ...): it is asked before
  * the body is there, and its body is streamed. */
-bool th_api_is_stream(const struct th_areq *req);
+bool th_api_is_stream(struct th_api *api, const struct th_areq *req);
 /* A Status body for a failure that happened outside the pipeline, in a form that accept (the
  * header's value, or NULL) names. */
 void th_api_fail(struct th_aresp *resp, const char *accept, const struct th_err *err);

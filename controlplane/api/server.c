@@ -30,6 +30,7 @@
 #include "controlplane/api/flow.h"
 #include "controlplane/api/server_body.h"
 #include "controlplane/api/streams/relay.h"
+#include "controlplane/api/streams/rewrite.h"
 #include "controlplane/api/tlsfront.h"
 #include "controlplane/api/watch.h"
 
@@ -110,6 +111,9 @@ struct hreq {
     struct th_str frame;      /* what is left of the frame at hand */
     /* stream */
     struct th_relay_stream *stream;
+    struct th_html *html;     /* its answer is a page whose links are rewritten */
+    struct th_buf page;       /* rewritten, not yet sent */
+    bool page_end;
 };
 
 /* ---- connections ---- */
@@ -446,9 +450,8 @@ static enum MHD_Result collect_header(void *cls, enum MHD_ValueKind kind, const 
     (void)kind;
     static const char *const dropped[] = {"Host",           "Connection",     "Authorization",
                                           "Content-Length", "Keep-Alive",     "Transfer-Encoding",
-                                          "Expect",         "Accept-Encoding", "X-Remote-User",
-                                          "X-Remote-Group"};
-    if (strncasecmp(key, "Impersonate-", 12) == 0) {
+                                          "Expect",         "Accept-Encoding"};
+    if (strncasecmp(key, "Impersonate-", 12) == 0 || strncasecmp(key, "X-Remote-", 9) == 0) {
         return MHD_YES;
     }
     for (size_t i = 0; i < TH_ARRAY_LEN(dropped); i++) {
@@ -472,6 +475,7 @@ static int stream_begin(struct hreq *h, struct th_err *err)
         .target = h->resp.stream,
         .method = h->method,
         .headers = &headers,
+        .host = header(h, "Host"),
         .upgrade = header(h, "Upgrade") != NULL,
         .length = header(h, "Transfer-Encoding") ? -1 : length ? strtoll(length, NULL, 10) : 0,
         .wake = watch_wake,
@@ -492,6 +496,27 @@ static bool still_wanted(struct hreq *h)
     return !ending && !client_gone(h->conn);
 }
 
+/* As th_relay_read, of a page with its links rewritten. */
+static ssize_t page_read(struct hreq *h, char *buf, size_t max)
+{
+    char raw[8192];
+    while (h->page.n == 0 && !h->page_end) {
+        ssize_t n = th_relay_read(h->stream, raw, sizeof(raw));
+        if (n == 0 || n == -2) {
+            return n;
+        }
+        h->page_end = n < 0;
+        th_html_feed(h->html, raw, n > 0 ? (size_t)n : 0, h->page_end, &h->page);
+    }
+    if (h->page.n == 0) {
+        return -1;
+    }
+    size_t n = h->page.n < max ? h->page.n : max;
+    memcpy(buf, h->page.p, n);
+    th_buf_consume(&h->page, n);
+    return (ssize_t)n;
+}
+
 static ssize_t stream_read(void *cls, uint64_t pos, char *buf, size_t max)
 {
     (void)pos;
@@ -500,7 +525,7 @@ static ssize_t stream_read(void *cls, uint64_t pos, char *buf, size_t max)
         if (!still_wanted(h)) {
             return MHD_CONTENT_READER_END_WITH_ERROR;
         }
-        ssize_t n = th_relay_read(h->stream, buf, max);
+        ssize_t n = h->html ? page_read(h, buf, max) : th_relay_read(h->stream, buf, max);
         if (n > 0) {
             return n;
         }
@@ -527,19 +552,48 @@ static void on_upgrade(void *cls, struct MHD_Connection *mhd, void *ctx, const c
     th_relay_pump(th_steal(&h->stream), sock, extra, extra_n, upgrade_done, urh);
 }
 
+/* The headers of a proxied answer as the client is to see them. True when it is a page whose links
+ * have to be rewritten. */
+static bool show_headers(const struct th_rewrite *w, const struct th_strv *headers,
+                         struct th_strv *ret)
+{
+    bool html = false, encoded = false, moved = false;
+    for (size_t i = 0; i < headers->n; i++) {
+        const char *line = headers->v[i];
+        const char *value = strchr(line, ':');
+        value = value ? value + 1 + strspn(value + 1, " ") : "";
+        if (w && strncasecmp(line, "Access-Control-Allow-", 21) == 0) {
+            continue; /* who may read the API server's answers is not for the peer to say */
+        }
+        if (w && strncasecmp(line, "Location:", 9) == 0) {
+            th_autofree char *url = th_rewrite_url(w, value);
+            th_strv_addf(ret, "Location: %s", url);
+            moved = true;
+            continue;
+        }
+        html = html || (strncasecmp(line, "Content-Type:", 13) == 0 &&
+                        strncasecmp(value, "text/html", 9) == 0);
+        encoded = encoded || strncasecmp(line, "Content-Encoding:", 17) == 0;
+        th_strv_add(ret, line);
+    }
+    return w && html && !encoded && !moved;
+}
+
 static enum MHD_Result stream_answer(struct hreq *h)
 {
     struct MHD_Response *r;
     int status = th_relay_status(h->stream);
+    const struct th_stream_target *t = h->resp.stream;
+    const struct th_rewrite w = {t->prefix, t->who, header(h, "Host")};
+    struct th_aresp shown = TH_ARESP_INIT;
+    bool html = show_headers(t->prefix ? &w : NULL, th_relay_headers(h->stream), &shown.headers);
     if (status == 101) {
         r = MHD_create_response_for_upgrade(on_upgrade, h);
     } else {
-        r = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 1024, stream_read, h, NULL);
-    }
-    struct th_aresp shown = TH_ARESP_INIT;
-    const struct th_strv *headers = th_relay_headers(h->stream);
-    for (size_t i = 0; i < headers->n; i++) {
-        th_strv_add(&shown.headers, headers->v[i]);
+        int64_t length = html ? -1 : th_relay_length(h->stream);
+        h->html = html ? th_html_new(&w) : NULL;
+        r = MHD_create_response_from_callback(length < 0 ? MHD_SIZE_UNKNOWN : (uint64_t)length,
+                                              1024, stream_read, h, NULL);
     }
     th_server_headers(r, &shown);
     th_aresp_done(&shown);
@@ -547,6 +601,25 @@ static enum MHD_Result stream_answer(struct hreq *h)
     enum MHD_Result ok = MHD_queue_response(h->mhd, (unsigned)status, r);
     MHD_destroy_response(r);
     return ok;
+}
+
+static enum MHD_Result stream_failed(struct hreq *h, struct th_err *err)
+{
+    const struct th_stream_target *t = h->resp.stream;
+    th_autofree char *msg = th_xstrdup(err->msg);
+    if (t->ip || h->stream) {
+        (void)th_fail(err, TH_R_UNAVAILABLE, "%s: %s",
+                      t->ip ? "error trying to reach service" : t->who, msg);
+    }
+    if (!t->plain_errors) {
+        return send_error(h, err);
+    }
+    th_aresp_done(&h->resp);
+    h->resp.status = 503;
+    h->resp.content_type = "text/plain; charset=utf-8";
+    th_strv_add(&h->resp.headers, "X-Content-Type-Options: nosniff");
+    th_buf_printf(&h->resp.body, "%s\n", err->msg);
+    return send_answer(h);
 }
 
 /* The body is through: wait for the head of the answer. */
@@ -559,9 +632,7 @@ static enum MHD_Result stream_reply(struct hreq *h)
         TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
         int r = th_relay_finish(h->stream) > 0 ? th_relay_head(h->stream, &err) : 0;
         if (r < 0) {
-            th_autofree char *msg = th_xstrdup(err.msg);
-            (void)th_fail(&err, TH_R_UNAVAILABLE, "%s: %s", h->resp.stream->who, msg);
-            return send_error(h, &err);
+            return stream_failed(h, &err);
         }
         if (r > 0) {
             return stream_answer(h);
@@ -600,6 +671,7 @@ static void make_areq(struct hreq *h, struct th_areq *q)
         .accept = header(h, "Accept"),
         .user_agent = header(h, "User-Agent"),
         .if_none_match = header(h, "If-None-Match"),
+        .upgrade = header(h, "Upgrade") != NULL,
         .id = h->id,
     };
 }
@@ -682,14 +754,14 @@ static enum MHD_Result begin(struct hreq *h, const char *method)
     }
     struct th_areq q;
     make_areq(h, &q);
-    if (th_api_is_stream(&q)) {
+    if (th_api_is_stream(h->server->api, &q)) {
         h->too_large = false;
         handle(h);
         if (!h->resp.stream) {
             return send_answer(h);
         }
         if (stream_begin(h, &err) < 0) {
-            return send_error(h, &err);
+            return stream_failed(h, &err);
         }
         return MHD_YES;
     }
@@ -760,6 +832,8 @@ static void on_completed(void *cls, struct MHD_Connection *mhd, void **ctx,
     }
     list_del(h);
     th_relay_close(h->stream);
+    th_html_free(h->html);
+    th_buf_done(&h->page);
     th_aresp_done(&h->resp);
     th_identity_unref(h->id);
     th_buf_done(&h->body);

@@ -18,7 +18,7 @@
  * function knows, by its own recv. It reads ahead 16 KB, and what it has read is used up before the
  * pump may rest. A record that GnuTLS could not send must be sent again with the same data.
  */
-#include "controlplane/api/tlsfront.h"
+#include "controlplane/api/tlsfront_priv.h"
 
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -29,53 +29,11 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <gnutls/gnutls.h>
 #include <gnutls/x509.h>
 #include <netinet/tcp.h>
-#include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-
-#define CHUNK 16384
-#define ROUNDS 32
-#define EVENTS 64
-
-enum conn_state { CONN_HANDSHAKE, CONN_RELAY };
-
-struct conn {
-    struct conn *prev, *next;         /* in handshakes or relays */
-    struct conn *ready_next;          /* in the ready list */
-    bool ready, dead;
-    enum conn_state state;
-    int64_t deadline_ms;              /* of the handshake */
-    int net, plain;                   /* plain is -1 while handshaking */
-    gnutls_session_t tls;
-    char *ahead;                      /* read from net, not yet given to GnuTLS */
-    size_t ahead_off, ahead_n;
-    bool net_eof;                     /* the socket's end was seen */
-    bool tls_eof;                     /* the peer's data has ended */
-    bool plain_eof;                   /* the server's data has ended */
-    bool shut_plain, shut_tls;        /* the end was handed on */
-    void *token;                      /* the user's, while relaying */
-    char *to_plain, *to_tls;          /* what could not be written yet */
-    size_t to_plain_off, to_plain_n, to_tls_n;
-};
-
-struct th_tlsfront {
-    int epoll, listener, wake, port;
-    bool stop, stop_accepting;        /* atomic */
-    gnutls_certificate_credentials_t cred;
-    gnutls_priority_t priority;
-    bool want_cert;
-    struct th_tlsfront_opts cb;       /* fn, gone, release, arg */
-    struct conn handshakes, relays;   /* rings */
-    size_t n_handshakes, n_relays;
-    struct conn *ready_head, **ready_tail;
-    struct conn *graveyard;           /* freed after the events of this round */
-    char buf[CHUNK];
-    pthread_t thread;
-};
 
 /* ---- transport under GnuTLS ---- */
 
@@ -90,6 +48,8 @@ static ssize_t pull(gnutls_transport_ptr_t ptr, void *to, size_t n)
         if (r <= 0) {
             if (r == 0) {
                 c->net_eof = true;
+            } else {
+                c->sys_errno = errno;
             }
             gnutls_transport_set_errno(c->tls, r == 0 ? 0 : errno);
             return r;
@@ -110,6 +70,7 @@ static ssize_t push(gnutls_transport_ptr_t ptr, const giovec_t *iov, int n)
     struct msghdr m = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)n};
     ssize_t r = sendmsg(c->net, &m, MSG_NOSIGNAL);
     if (r < 0) {
+        c->sys_errno = errno;
         gnutls_transport_set_errno(c->tls, errno);
     }
     return r;
@@ -143,9 +104,13 @@ static void ring_del(struct conn *c)
     c->next->prev = c->prev;
 }
 
-static void conn_free(struct conn *c)
+void th_tlsconn_free(struct conn *c)
 {
     gnutls_deinit(c->tls);
+    if (c->own_cred) {
+        gnutls_certificate_free_credentials(c->own_cred);
+    }
+    th_dial_note_unref(c->note);
     free(c->ahead);
     free(c->to_plain);
     free(c->to_tls);
@@ -357,6 +322,22 @@ static struct th_identity *peer_of(struct conn *c, bool *ret_bad)
     return id;
 }
 
+/* c->plain is in place and nobody is told: the other end was given away when it was dialed. */
+static void begin_dialed(struct th_tlsfront *f, struct conn *c)
+{
+    struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = c};
+    if (epoll_ctl(f->epoll, EPOLL_CTL_ADD, c->plain, &ev) < 0) {
+        conn_drop(f, c);
+        return;
+    }
+    ring_del(c);
+    f->n_handshakes--;
+    c->state = CONN_RELAY;
+    ring_add(&f->relays, c);
+    f->n_relays++;
+    make_ready(f, c);
+}
+
 static void begin_relay(struct th_tlsfront *f, struct conn *c)
 {
     int pair[2];
@@ -398,10 +379,40 @@ static void shake(struct th_tlsfront *f, struct conn *c)
     }
     if (r < 0) {
         th_debug("tls", "handshake failed", "error=%s", th_log_q(gnutls_strerror(r)));
+        th_tlsdial_failed(c, r);
         conn_drop(f, c);
         return;
     }
-    begin_relay(f, c);
+    if (c->note) {
+        begin_dialed(f, c);
+    } else {
+        begin_relay(f, c);
+    }
+}
+
+void th_tlsconn_transport(struct conn *c)
+{
+    static const gnutls_datum_t alpn = {(unsigned char *)"http/1.1", 8};
+    (void)gnutls_alpn_set_protocols(c->tls, &alpn, 1, 0);
+    gnutls_transport_set_ptr(c->tls, c);
+    gnutls_transport_set_pull_function(c->tls, pull);
+    gnutls_transport_set_vec_push_function(c->tls, push);
+    gnutls_transport_set_pull_timeout_function(c->tls, pull_timeout);
+    gnutls_handshake_set_timeout(c->tls, 0);
+}
+
+void th_tlsconn_shake_begin(struct th_tlsfront *f, struct conn *c)
+{
+    c->deadline_ms = th_mono_ms() + TH_LIMIT_TLS_HANDSHAKE_MS;
+    if (f->n_handshakes >= TH_LIMIT_TLS_HANDSHAKES) {
+        conn_drop(f, f->handshakes.next);
+    }
+    ring_add(&f->handshakes, c);
+    f->n_handshakes++;
+    struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = c};
+    if (epoll_ctl(f->epoll, EPOLL_CTL_ADD, c->net, &ev) < 0) {
+        conn_drop(f, c);
+    }
 }
 
 static void accept_one(struct th_tlsfront *f, int fd)
@@ -421,23 +432,8 @@ static void accept_one(struct th_tlsfront *f, int fd)
     (void)gnutls_credentials_set(c->tls, GNUTLS_CRD_CERTIFICATE, f->cred);
     gnutls_certificate_server_set_request(c->tls, f->want_cert ? GNUTLS_CERT_REQUEST
                                                                : GNUTLS_CERT_IGNORE);
-    static const gnutls_datum_t alpn = {(unsigned char *)"http/1.1", 8};
-    (void)gnutls_alpn_set_protocols(c->tls, &alpn, 1, 0);
-    gnutls_transport_set_ptr(c->tls, c);
-    gnutls_transport_set_pull_function(c->tls, pull);
-    gnutls_transport_set_vec_push_function(c->tls, push);
-    gnutls_transport_set_pull_timeout_function(c->tls, pull_timeout);
-    gnutls_handshake_set_timeout(c->tls, 0);
-    c->deadline_ms = th_mono_ms() + TH_LIMIT_TLS_HANDSHAKE_MS;
-    if (f->n_handshakes >= TH_LIMIT_TLS_HANDSHAKES) {
-        conn_drop(f, f->handshakes.next);
-    }
-    ring_add(&f->handshakes, c);
-    f->n_handshakes++;
-    struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = c};
-    if (epoll_ctl(f->epoll, EPOLL_CTL_ADD, fd, &ev) < 0) {
-        conn_drop(f, c);
-    }
+    th_tlsconn_transport(c);
+    th_tlsconn_shake_begin(f, c);
 }
 
 static void accept_all(struct th_tlsfront *f)
@@ -481,7 +477,7 @@ static void bury(struct th_tlsfront *f)
             at = &c->next;
         } else {
             *at = c->next;
-            conn_free(c);
+            th_tlsconn_free(c);
         }
     }
 }
@@ -512,6 +508,7 @@ static void on_event(struct th_tlsfront *f, void *ptr)
             (void)close(f->listener);
             f->listener = -1;
         }
+        th_tlsdial_adopt(f);
     } else {
         struct conn *c = ptr;
         if (c->dead) {
@@ -537,6 +534,7 @@ static void *run(void *arg)
         run_ready(f);
         int64_t now = th_mono_ms();
         while (f->n_handshakes > 0 && f->handshakes.next->deadline_ms <= now) {
+            th_tlsdial_failed(f->handshakes.next, 0);
             conn_drop(f, f->handshakes.next);
         }
         bury(f);
@@ -586,6 +584,9 @@ static bool aes_is_fast(void)
 static int load_credentials(struct th_tlsfront *f, const struct th_tlsfront_opts *o,
                             struct th_err *err)
 {
+    if (!o->ip) {
+        return 0; /* nothing is accepted */
+    }
     gnutls_datum_t cert = {(unsigned char *)o->cert_pem, (unsigned)strlen(o->cert_pem)};
     gnutls_datum_t key = {(unsigned char *)o->key_pem, (unsigned)strlen(o->key_pem)};
     int r = gnutls_certificate_allocate_credentials(&f->cred);
@@ -618,14 +619,15 @@ int th_tlsfront_start(const struct th_tlsfront_opts *o, struct th_tlsfront **ret
     f->epoll = epoll_create1(EPOLL_CLOEXEC);
     f->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     f->listener = -1;
+    (void)pthread_mutex_init(&f->lock, NULL);
     int r = load_credentials(f, o, err);
-    if (r >= 0) {
+    if (r >= 0 && o->ip) {
         r = listen_on(o->ip, o->port, &f->port, err);
         f->listener = r;
     }
     struct epoll_event le = {.events = EPOLLIN, .data.ptr = &f->listener};
     struct epoll_event we = {.events = EPOLLIN, .data.ptr = &f->wake};
-    if (r >= 0 && (epoll_ctl(f->epoll, EPOLL_CTL_ADD, f->listener, &le) < 0 ||
+    if (r >= 0 && ((o->ip && epoll_ctl(f->epoll, EPOLL_CTL_ADD, f->listener, &le) < 0) ||
                    epoll_ctl(f->epoll, EPOLL_CTL_ADD, f->wake, &we) < 0 ||
                    pthread_create(&f->thread, NULL, run, f) != 0)) {
         r = th_fail_errno(err, errno, TH_R_IO, "starting the TLS thread");
@@ -645,7 +647,7 @@ int th_tlsfront_port(const struct th_tlsfront *f)
     return f->port;
 }
 
-static void poke(struct th_tlsfront *f)
+void th_tlsfront_poke(struct th_tlsfront *f)
 {
     uint64_t one = 1;
     (void)!write(f->wake, &one, sizeof(one));
@@ -654,7 +656,7 @@ static void poke(struct th_tlsfront *f)
 void th_tlsfront_stop_accepting(struct th_tlsfront *f)
 {
     __atomic_store_n(&f->stop_accepting, true, __ATOMIC_RELEASE);
-    poke(f);
+    th_tlsfront_poke(f);
 }
 
 void th_tlsfront_free(struct th_tlsfront *f)
@@ -664,9 +666,10 @@ void th_tlsfront_free(struct th_tlsfront *f)
     }
     if (f->thread) {
         __atomic_store_n(&f->stop, true, __ATOMIC_RELEASE);
-        poke(f);
+        th_tlsfront_poke(f);
         (void)pthread_join(f->thread, NULL);
     }
+    th_tlsdial_adopt(f);
     while (f->n_handshakes > 0) {
         conn_drop(f, f->handshakes.next);
     }
@@ -677,13 +680,14 @@ void th_tlsfront_free(struct th_tlsfront *f)
     while (f->graveyard) {
         struct conn *c = f->graveyard;
         f->graveyard = c->next;
-        conn_free(c);
+        th_tlsconn_free(c);
     }
     if (f->listener >= 0) {
         (void)close(f->listener);
     }
     (void)close(f->epoll);
     (void)close(f->wake);
+    (void)pthread_mutex_destroy(&f->lock);
     if (f->cred) {
         gnutls_certificate_free_credentials(f->cred);
     }

@@ -17,8 +17,10 @@
 #include "base/encode.h"
 #include "base/io.h"
 #include "base/limits.h"
+#include "controlplane/api/tlsfront.h"
 
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <pthread.h>
@@ -44,6 +46,10 @@ struct th_relay_stream {
     struct source source;
     int fd;
     bool upgrade, broken;       /* broken: the peer reads no more */
+    bool sent;                  /* something was */
+    int sys_errno;              /* why it is broken */
+    char *address;              /* "10.0.0.1:80"; NULL: a Unix socket */
+    struct th_dial_note *note;  /* of a TLS connection */
     struct th_buf out;          /* head, or a chunk's frame, still to be written */
     int64_t length;             /* as th_relay_req */
     bool finished;              /* the end of the body is in out */
@@ -91,6 +97,7 @@ struct th_relay {
     struct pump pumps;          /* ring */
     struct pump *fresh;         /* handed in, not yet in epoll */
     struct th_relay_stream *dead; /* freed by the thread, after the events at hand */
+    struct th_tlsfront *dialer; /* made when the first target wants TLS */
 };
 
 static void nudge(struct th_relay *r)
@@ -127,12 +134,46 @@ static int connect_to(const struct th_stream_target *t, struct th_err *err)
     return th_steal_fd(&fd);
 }
 
+static struct th_tlsfront *dialer(struct th_relay *r, struct th_err *err)
+{
+    static const struct th_tlsfront_opts none = {.ip = NULL};
+    (void)pthread_mutex_lock(&r->lock);
+    if (!r->dialer && th_tlsfront_start(&none, &r->dialer, err) < 0) {
+        r->dialer = NULL;
+    }
+    struct th_tlsfront *f = r->dialer;
+    (void)pthread_mutex_unlock(&r->lock);
+    return f;
+}
+
+/* Puts TLS on fd (taken): gives the plain end. */
+static int wrap(struct th_relay *r, int fd_, const struct th_stream_target *t,
+                struct th_dial_note **ret_note, struct th_err *err)
+{
+    th_autoclose int fd = fd_;
+    struct th_tlsfront *f = dialer(r, err);
+    if (!f) {
+        return -TH_R_UNAVAILABLE;
+    }
+    const struct th_tls_peer peer = {.name = t->tls_name ? t->tls_name : t->ip,
+                                     .ca_pem = t->ca_pem,
+                                     .insecure = t->insecure,
+                                     .cert_pem = t->cert_pem,
+                                     .key_pem = t->key_pem};
+    int plain = -1;
+    TH_TRY(th_tlsdial(f, th_steal_fd(&fd), &peer, &plain, ret_note, err));
+    return plain;
+}
+
 static void write_head(struct th_buf *b, const struct th_relay_req *q)
 {
     th_buf_printf(b, "%s %s HTTP/1.1\r\nHost: %s\r\n", q->method, q->target->path,
-                  q->target->host ? q->target->host : "node");
+                  q->target->host ? q->target->host : q->host ? q->host : "node");
     for (size_t i = 0; i < q->headers->n; i++) {
         th_buf_printf(b, "%s\r\n", q->headers->v[i]);
+    }
+    for (size_t i = 0; i < q->target->headers.n; i++) {
+        th_buf_printf(b, "%s\r\n", q->target->headers.v[i]);
     }
     if (q->length > 0) {
         th_buf_printf(b, "Content-Length: %lld\r\n", (long long)q->length);
@@ -147,14 +188,21 @@ int th_relay_open(struct th_relay *r, const struct th_relay_req *q, struct th_re
 {
     TH_AUTO_ERR struct th_err local = TH_ERR_INIT;
     int fd = connect_to(q->target, &local);
+    struct th_dial_note *note = NULL;
+    if (fd >= 0 && q->target->tls) {
+        fd = wrap(r, fd, q->target, &note, &local);
+    }
     if (fd < 0) {
-        return th_fail(err, TH_R_UNAVAILABLE, "%s cannot be reached: %s", q->target->who,
-                       local.msg);
+        return q->target->ip ? th_fail(err, TH_R_UNAVAILABLE, "%s", local.msg)
+                             : th_fail(err, TH_R_UNAVAILABLE, "%s cannot be reached: %s",
+                                       q->target->who, local.msg);
     }
     struct th_relay_stream *s = TH_NEW(struct th_relay_stream);
     s->relay = r;
     s->source = (struct source){SOURCE_STREAM, s};
     s->fd = fd;
+    s->note = note;
+    s->address = q->target->ip ? th_xasprintf("%s:%d", q->target->ip, q->target->port) : NULL;
     s->upgrade = q->upgrade;
     s->length = q->length;
     s->wake = q->wake;
@@ -184,8 +232,10 @@ static bool flush(struct th_relay_stream *s)
                 return false;
             }
             s->broken = true;
+            s->sys_errno = errno;
             break;
         }
+        s->sent = true;
         th_buf_consume(&s->out, (size_t)w);
     }
     if (s->broken) {
@@ -291,6 +341,30 @@ static int parse_head(struct th_relay_stream *s, size_t end, struct th_err *err)
     return 0;
 }
 
+/* Why no answer came, as Go's programs say it; e is the socket's error, 0: it was closed. */
+static int no_answer(struct th_relay_stream *s, int e, struct th_err *err)
+{
+    th_autofree char *why = s->note ? th_dial_note_why(s->note) : NULL;
+    e = s->sys_errno ? s->sys_errno : e;
+    if (!s->address) {
+        return th_fail_errno(err, e ? e : ECONNRESET, TH_R_UNAVAILABLE,
+                             "the connection was closed before an answer came");
+    }
+    if (!why && !s->sent && e) {
+        why = th_xasprintf("connect: %s", strerror(e));
+        why[9] = (char)tolower((unsigned char)why[9]);
+    }
+    if (why) {
+        return th_fail(err, TH_R_UNAVAILABLE, "%s%s%s%s",
+                       th_startswith(why, "connect: ") ? "dial tcp " : "",
+                       th_startswith(why, "connect: ") ? s->address : "",
+                       th_startswith(why, "connect: ") ? ": " : "", why);
+    }
+    return e ? th_fail(err, TH_R_UNAVAILABLE, "read tcp %s: read: connection reset by peer",
+                       s->address)
+             : th_fail(err, TH_R_UNAVAILABLE, "EOF");
+}
+
 int th_relay_head(struct th_relay_stream *s, struct th_err *err)
 {
     if (!flush(s)) {
@@ -315,8 +389,7 @@ int th_relay_head(struct th_relay_stream *s, struct th_err *err)
             return 0;
         }
         if (n <= 0) {
-            return th_fail_errno(err, n < 0 ? errno : ECONNRESET, TH_R_UNAVAILABLE,
-                                 "the connection was closed before an answer came");
+            return no_answer(s, n < 0 ? errno : 0, err);
         }
         s->in.n += (size_t)n;
         s->in.p[s->in.n] = '\0';
@@ -327,6 +400,11 @@ int th_relay_head(struct th_relay_stream *s, struct th_err *err)
 int th_relay_status(const struct th_relay_stream *s)
 {
     return s->status;
+}
+
+int64_t th_relay_length(const struct th_relay_stream *s)
+{
+    return s->mode == BODY_NONE ? 0 : s->mode == BODY_LENGTH ? s->left : -1;
 }
 
 const struct th_strv *th_relay_headers(const struct th_relay_stream *s)
@@ -600,6 +678,8 @@ static void stream_free(struct th_relay_stream *s)
     th_buf_done(&s->in);
     th_buf_done(&s->line);
     th_strv_done(&s->headers);
+    th_dial_note_unref(s->note);
+    free(s->address);
     (void)pthread_mutex_destroy(&s->lock);
     free(s);
 }
@@ -718,6 +798,7 @@ void th_relay_free(struct th_relay *r)
         r->dead = s->next_dead;
         stream_free(s);
     }
+    th_tlsfront_free(r->dialer);
     (void)close(r->epoll);
     (void)close(r->wake);
     (void)pthread_mutex_destroy(&r->lock);

@@ -10,14 +10,21 @@ struct th_relay *th_relay_new(void);
 /* Ends all pumps (their done is called); all streams must be closed. NULL-safe. */
 void th_relay_free(struct th_relay *r);
 
-/* Where a request goes; made by th_stream_route. */
+/* Where a request goes; made by th_stream_route and by the aggregator. Strings are owned. */
 struct th_stream_target {
     char *unix_path;       /* or: */
     char *ip;
     int port;
     char *path;            /* with query */
     char *who;             /* "node n1", for messages */
-    char *host;            /* Host header */
+    char *host;            /* Host header; NULL: the client's */
+    char *prefix;          /* the path that stands for the peer's "/" (rewrite.c); NULL: as it is */
+    bool plain_errors;     /* failures are text and not a Status */
+    bool tls;
+    char *tls_name, *ca_pem; /* as struct th_tls_peer */
+    bool insecure;
+    const char *cert_pem, *key_pem; /* borrowed */
+    struct th_strv headers; /* further ones; they replace the client's of these names */
 };
 
 struct th_relay_stream;
@@ -25,6 +32,7 @@ typedef void th_relay_wake_fn(void *arg);
 struct th_relay_req {
     const struct th_stream_target *target;
     const char *method;
+    const char *host;               /* Host as the client said it, or NULL */
     const struct th_strv *headers;  /* "Name: value", hop-by-hop ones left out */
     bool upgrade;                   /* sends Connection: Upgrade */
     int64_t length;                 /* of the body; 0: none, -1: chunked */
@@ -42,6 +50,7 @@ int th_relay_finish(struct th_relay_stream *s);
 /* 1: the answer's head is there; 0: a wake will come; negative: no answer. */
 int th_relay_head(struct th_relay_stream *s, struct th_err *err);
 int th_relay_status(const struct th_relay_stream *s);
+int64_t th_relay_length(const struct th_relay_stream *s); /* of the answer's body; -1: not known */
 const struct th_strv *th_relay_headers(const struct th_relay_stream *s); /* hop-by-hop left out */
 /* Bytes of the answer's body: > 0, 0: a wake will come, -1: the end, -2: broken off. */
 ssize_t th_relay_read(struct th_relay_stream *s, char *buf, size_t max);

@@ -6,8 +6,11 @@
  */
 #include "controlplane/api/streams/relay.h"
 
-#include "base/encode.h"
+#include "base/rand.h"
 #include "controlplane/api/priv.h"
+#include "controlplane/schema/names.h"
+
+#define AGENT_PORT "10250" /* where a kubelet listens */
 
 void th_stream_target_free(struct th_stream_target *t)
 {
@@ -17,6 +20,10 @@ void th_stream_target_free(struct th_stream_target *t)
         free(t->path);
         free(t->who);
         free(t->host);
+        free(t->prefix);
+        free(t->tls_name);
+        free(t->ca_pem);
+        th_strv_done(&t->headers);
         free(t);
     }
 }
@@ -130,15 +137,7 @@ static int pod_stream(struct th_call *c, struct th_err *err)
     return 0;
 }
 
-static int node_proxy(struct th_call *c, struct th_err *err)
-{
-    TH_AUTO(th_json) struct th_json *node = NULL;
-    TH_TRY(load(c, c->route.name, &node, err));
-    struct th_stream_target *t = to_node(c, c->route.name);
-    t->path = th_xasprintf("/%s%s", c->route.rest ? c->route.rest : "", raw_query(c));
-    c->resp->stream = t;
-    return 0;
-}
+/* ---- proxies ---- */
 
 /* "[scheme:]name[:port]" */
 struct proxy_name {
@@ -152,117 +151,195 @@ static void proxy_name_done(struct proxy_name *p)
     free(p->port);
 }
 
-static int proxy_name_parse(const char *s, struct proxy_name *ret, struct th_err *err)
+static int proxy_name_parse(const char *s, const char *what, struct proxy_name *ret,
+                            struct th_err *err)
 {
     th_autostrv struct th_strv f = TH_STRV_INIT;
     th_strv_split(&f, s, ':');
-    if (f.n > 3 || (f.n == 3 && !th_streq(f.v[0], "http") && !th_streq(f.v[0], "https") && *f.v[0])) {
-        return th_fail(err, TH_R_BAD_REQUEST, "invalid service request \"%s\"", s);
-    }
     size_t at = f.n == 3 ? 1 : 0;
+    bool scheme_ok = f.n < 3 || !*f.v[0] || th_streq(f.v[0], "http") || th_streq(f.v[0], "https");
+    if (f.n > 3 || !scheme_ok || !*f.v[at]) {
+        return th_fail(err, TH_R_BAD_REQUEST, "invalid %s request \"%s\"", what, s);
+    }
     ret->scheme = th_xstrdup(f.n == 3 ? f.v[0] : "");
     ret->name = th_xstrdup(f.v[at]);
     ret->port = th_xstrdup(f.n > at + 1 ? f.v[at + 1] : "");
-    if (th_streq(ret->scheme, "https")) {
-        return th_fail(err, TH_R_UNSUPPORTED, "the proxy does not speak HTTPS to pods yet");
-    }
     return 0;
 }
 
-static int to_pod(struct th_call *c, const char *ip, int64_t port, struct th_err *err)
+/* What all proxies share: the path behind the proxy's own, and what says where it begins. Takes t. A
+ * request for the bare proxy is sent to its "/", since relative links would go astray. */
+static int proxy_to(struct th_call *c, struct th_stream_target *t)
 {
-    if (!ip || !*ip) {
-        return th_fail(err, TH_R_UNAVAILABLE, "address not allowed: %s has no address yet",
-                       c->route.name);
+    const char *rest = c->route.rest;
+    size_t path_n = strcspn(c->req->uri, "?");
+    bool get = th_streq(c->req->method, "GET") || th_streq(c->req->method, "HEAD");
+    if (!rest && get && !c->req->upgrade) {
+        th_stream_target_free(t);
+        c->resp->status = 301;
+        th_strv_addf(&c->resp->headers, "Location: %.*s/%s", (int)path_n, c->req->uri,
+                     raw_query(c));
+        return 0;
     }
-    struct th_stream_target *t = TH_NEW(struct th_stream_target);
-    t->ip = th_xstrdup(ip);
-    t->port = (int)port;
-    t->who = th_xasprintf("%s:%lld", ip, (long long)port);
-    t->host = th_xstrdup(t->who);
-    t->path = th_xasprintf("/%s%s", c->route.rest ? c->route.rest : "", raw_query(c));
+    t->path = th_xasprintf("/%s%s", rest ? rest : "", raw_query(c));
+    t->prefix = th_xstrndup(c->req->uri, path_n - (rest ? strlen(rest) + 1 : 0));
+    th_strv_addf(&t->headers, "X-Forwarded-Uri: %s/%s", t->prefix, rest ? rest : "");
     c->resp->stream = t;
     return 0;
+}
+
+/* port "" is the scheme's own. */
+static struct th_stream_target *to_address(const char *ip, const char *port, const char *scheme)
+{
+    struct th_stream_target *t = TH_NEW(struct th_stream_target);
+    t->tls = th_streq(scheme, "https");
+    t->insecure = true; /* pods' certificates are nobody's business here, as upstream */
+    t->ip = th_xstrdup(ip);
+    t->port = *port ? (int)strtol(port, NULL, 10) : t->tls ? 443 : 80;
+    t->who = th_xasprintf("%s:%d", ip, t->port);
+    return t;
+}
+
+static int node_proxy(struct th_call *c, struct th_err *err)
+{
+    TH_CLEANUP(proxy_name_done) struct proxy_name n = {NULL, NULL, NULL};
+    TH_TRY(proxy_name_parse(c->route.name, "node", &n, err));
+    TH_AUTO(th_json) struct th_json *node = NULL;
+    TH_TRY(load(c, n.name, &node, err));
+    if (!*n.port || th_streq(n.port, AGENT_PORT)) {
+        return proxy_to(c, to_node(c, n.name));
+    }
+    const struct th_json *l = th_json_path(node, "status.addresses");
+    for (size_t i = 0; i < th_json_len(l); i++) {
+        const char *type = th_json_path_str(th_json_at(l, i), "type");
+        const char *ip = th_json_path_str(th_json_at(l, i), "address");
+        if (ip && th_streq(type, "InternalIP")) {
+            return proxy_to(c, to_address(ip, n.port, n.scheme));
+        }
+    }
+    return th_fail(err, TH_R_BAD_REQUEST, "no addresses for hostname");
+}
+
+static bool is_reachable(const char *ip)
+{
+    return ip && *ip && !th_startswith(ip, "127.") && !th_startswith(ip, "169.254.") &&
+           !th_streq(ip, "0.0.0.0") && !th_name_ip(ip);
 }
 
 static int pod_proxy(struct th_call *c, struct th_err *err)
 {
     TH_CLEANUP(proxy_name_done) struct proxy_name n = {NULL, NULL, NULL};
-    TH_TRY(proxy_name_parse(c->route.name, &n, err));
+    TH_TRY(proxy_name_parse(c->route.name, "pod", &n, err));
     TH_AUTO(th_json) struct th_json *pod = NULL;
     TH_TRY(load(c, n.name, &pod, err));
-    int64_t port = strtoll(n.port, NULL, 10);
     const struct th_json *l = th_json_path(pod, "spec.containers");
-    for (size_t i = 0; port == 0 && !*n.port && i < th_json_len(l); i++) {
-        port = th_json_path_int(th_json_at(l, i), "ports[0].containerPort", 0);
+    for (size_t i = 0; !*n.port && i < th_json_len(l); i++) {
+        int64_t port = th_json_path_int(th_json_at(l, i), "ports[0].containerPort", 0);
+        if (port > 0) {
+            free(n.port);
+            n.port = th_xasprintf("%lld", (long long)port);
+        }
     }
-    return to_pod(c, th_json_path_str(pod, "status.podIP"), port ? port : 80, err);
+    const char *ip = th_json_path_str(pod, "status.podIPs[0].ip");
+    if (!is_reachable(ip)) {
+        return th_fail(err, TH_R_BAD_REQUEST, "address not allowed");
+    }
+    return proxy_to(c, to_address(ip, n.port, n.scheme));
 }
 
-/* A ready address of the Service's EndpointSlices for the port that was asked for. */
-static bool find_endpoint(struct th_call *c, const char *service, const char *port_name,
-                          char **ret_ip, int64_t *ret_port)
+/* An object of the namespace, in another resource than the one asked for. */
+static int load_other(struct th_call *c, const char *plural, const char *name,
+                      struct th_json **ret, struct th_err *err)
 {
-    th_autofree char *prefix = th_xasprintf("discovery.k8s.io/endpointslices/%s/", c->route.ns);
-    TH_CLEANUP(th_store_list_done) struct th_store_list l = {.n = 0};
-    if (th_store_range(c->api->store, prefix, NULL, 0, 0, &l, NULL) < 0) {
+    th_autofree char *key = th_xasprintf("core/%s/%s/%s", plural, c->route.ns, name);
+    TH_AUTO(th_obj) struct th_obj *o = th_store_get(c->api->store, key);
+    if (!o) {
+        return th_fail_not_found(err, th_resource_find("", "v1", plural), name);
+    }
+    return th_json_parse(o->bytes, o->n, NULL, ret, err);
+}
+
+/* Only pods are proxied to: an address must be that of the pod it claims to be. */
+static bool is_pods_address(struct th_call *c, const struct th_json *addr)
+{
+    const char *ns = th_json_path_str(addr, "targetRef.namespace");
+    const char *name = th_json_path_str(addr, "targetRef.name");
+    TH_AUTO(th_json) struct th_json *pod = NULL;
+    if (!name || !th_streq(ns, c->route.ns) || load_other(c, "pods", name, &pod, NULL) < 0) {
         return false;
     }
-    for (size_t i = 0; i < l.n; i++) {
-        struct th_str owner;
-        TH_AUTO(th_json) struct th_json *slice = NULL;
-        if (!th_obj_label(l.objs[i], "kubernetes.io/service-name", &owner) ||
-            !th_str_eq(owner, th_str_of(service)) ||
-            th_json_parse(l.objs[i]->bytes, l.objs[i]->n, NULL, &slice, NULL) < 0) {
-            continue;
-        }
-        const struct th_json *ports = th_json_get(slice, "ports");
-        int64_t port = 0;
-        for (size_t k = 0; k < th_json_len(ports) && port == 0; k++) {
-            const char *name = th_json_path_str(th_json_at(ports, k), "name");
-            if (th_streq(name ? name : "", port_name)) {
-                port = th_json_path_int(th_json_at(ports, k), "port", 0);
-            }
-        }
-        const struct th_json *eps = th_json_get(slice, "endpoints");
-        for (size_t k = 0; port > 0 && k < th_json_len(eps); k++) {
-            const struct th_json *e = th_json_at(eps, k);
-            const char *ip = th_json_path_str(e, "addresses[0]");
-            if (ip && th_json_path_bool(e, "conditions.ready", true)) {
-                *ret_ip = th_xstrdup(ip);
-                *ret_port = port;
-                return true;
-            }
+    const struct th_json *ips = th_json_path(pod, "status.podIPs");
+    for (size_t i = 0; i < th_json_len(ips); i++) {
+        if (th_streq(th_json_path_str(th_json_at(ips, i), "ip"), th_json_path_str(addr, "ip"))) {
+            return true;
         }
     }
     return false;
 }
 
+/* One of the subset's addresses, tried from a random one on; NULL: none will do. */
+static const char *pick_address(struct th_call *c, const struct th_json *subset)
+{
+    const struct th_json *l = th_json_get(subset, "addresses");
+    size_t n = th_json_len(l), first = n ? (size_t)th_rand_below(n) : 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct th_json *addr = th_json_at(l, (first + i) % n);
+        if (is_pods_address(c, addr)) {
+            return th_json_path_str(addr, "ip");
+        }
+    }
+    return NULL;
+}
+
+/* A port's number becomes its name, which is what endpoints are known by. */
+static int port_name(struct th_call *c, struct proxy_name *n, struct th_err *err)
+{
+    char *end = NULL;
+    long long number = strtoll(n->port, &end, 10);
+    if (!*n->port || *end) {
+        return 0;
+    }
+    TH_AUTO(th_json) struct th_json *svc = NULL;
+    TH_TRY(load(c, n->name, &svc, err));
+    const struct th_json *ports = th_json_path(svc, "spec.ports");
+    for (size_t i = 0; i < th_json_len(ports); i++) {
+        const struct th_json *p = th_json_at(ports, i);
+        if (th_json_path_int(p, "port", 0) == number) {
+            const char *name = th_json_path_str(p, "name");
+            free(n->port);
+            n->port = th_xstrdup(name ? name : "");
+            return 0;
+        }
+    }
+    return th_fail(err, TH_R_UNAVAILABLE, "no service port %lld found for service \"%s\"", number,
+                   n->name);
+}
+
 static int service_proxy(struct th_call *c, struct th_err *err)
 {
     TH_CLEANUP(proxy_name_done) struct proxy_name n = {NULL, NULL, NULL};
-    TH_TRY(proxy_name_parse(c->route.name, &n, err));
-    TH_AUTO(th_json) struct th_json *svc = NULL;
-    TH_TRY(load(c, n.name, &svc, err));
-    const struct th_json *ports = th_json_path(svc, "spec.ports");
-    const char *port_name = NULL;
-    for (size_t i = 0; i < th_json_len(ports) && !port_name; i++) {
-        const struct th_json *p = th_json_at(ports, i);
-        const char *name = th_json_path_str(p, "name");
-        char number[24];
-        (void)snprintf(number, sizeof(number), "%lld",
-                       (long long)th_json_path_int(p, "port", 0));
-        if (!*n.port || th_streq(n.port, number) || th_streq(n.port, name)) {
-            port_name = name ? name : "";
+    TH_TRY(proxy_name_parse(c->route.name, "service", &n, err));
+    TH_TRY(port_name(c, &n, err));
+    TH_AUTO(th_json) struct th_json *eps = NULL;
+    TH_TRY(load_other(c, "endpoints", n.name, &eps, err));
+    const struct th_json *subsets = th_json_get(eps, "subsets");
+    size_t count = th_json_len(subsets), first = count ? (size_t)th_rand_below(count) : 0;
+    for (size_t i = 0; i < count; i++) {
+        const struct th_json *s = th_json_at(subsets, (first + i) % count);
+        const struct th_json *ports = th_json_get(s, "ports");
+        for (size_t k = 0; k < th_json_len(ports); k++) {
+            const char *name = th_json_path_str(th_json_at(ports, k), "name");
+            const char *ip = th_streq(name ? name : "", n.port) ? pick_address(c, s) : NULL;
+            if (ip) {
+                char port[24];
+                (void)snprintf(port, sizeof(port), "%lld",
+                               (long long)th_json_path_int(th_json_at(ports, k), "port", 0));
+                return proxy_to(c, to_address(ip, port, n.scheme));
+            }
         }
     }
-    th_autofree char *ip = NULL;
-    int64_t port = 0;
-    if (!port_name || !find_endpoint(c, n.name, port_name, &ip, &port)) {
-        return th_fail(err, TH_R_UNAVAILABLE, "no endpoints available for service \"%s\"",
-                       c->route.name);
-    }
-    return to_pod(c, ip, port, err);
+    return th_fail(err, TH_R_UNAVAILABLE, "no endpoints available for service \"%s\"",
+                   count ? c->route.name : n.name);
 }
 
 int th_stream_route(struct th_call *c, struct th_err *err)
