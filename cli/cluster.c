@@ -51,6 +51,7 @@ static const struct {
 } step_texts[] = {
     {"prepare", "Preparing the profile"},    {"disk", "Preparing the disk"},
     {"machine", "Starting the machine"},     {"kernel", "Booting the kernel"},
+    {"restore", "Restoring the machine"},    {"template", "Making a template"},
     {"data-disk", "Mounting the data disk"}, {"controlplane", "Starting the control plane"},
     {"node", "Starting the node"},           {"stop-pods", "Stopping pods"},
     {"shutdown", "Shutting down"},

@@ -52,6 +52,7 @@ static int run(struct th_cli *cli, struct th_err *err)
         }
         th_machine_info_list_free(list, n);
         TH_TRY(r);
+        TH_TRY(th_machine_templates_purge(err));
     } else {
         TH_TRY(th_profile_check_name(cli->profile, err));
         TH_TRY(delete_one(cli, cli->profile, err));
@@ -65,7 +66,7 @@ static int run(struct th_cli *cli, struct th_err *err)
 }
 
 static const struct th_cmd_opt opts[] = {
-    {.name = "all", .help = "Delete the clusters of all profiles"},
+    {.name = "all", .help = "Delete the clusters of all profiles, and the templates of machines"},
     {.name = NULL},
 };
 static const char *const examples[] = {"thimble delete", "thimble delete -p demo",

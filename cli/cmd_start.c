@@ -69,6 +69,7 @@ static int read_options(const struct th_cli *cli, struct th_machine_opts *o,
     o->driver = th_opt_str(cli, "driver");
     o->accel = th_opt_str(cli, "accel");
     o->kernel = th_opt_str(cli, "kernel");
+    o->tmpl = th_opt_str(cli, "template");
     o->cpus = (int)cpus;
     o->memory_mb = (int)memory;
     o->disk_gb = (int)disk;
@@ -147,10 +148,10 @@ static void print_result(const struct th_cli *cli, const struct th_machine_info 
                                                   info->timings[i].ms));
         }
         struct th_json *o TH_AUTO(th_json) = th_json_build(
-            "{'profile':%s,'started':%b,'driver':%s,'acceleration':%s,'server':%s,'context':%s,"
-            "'kubeconfig':%s,'tookMs':%d,'timings':%o}",
-            info->profile, !already, info->driver, info->accel, info->api_url, info->context,
-            kubeconfig, took_ms, timings);
+            "{'profile':%s,'started':%b,'driver':%s,'acceleration':%s,'restored':%b,'server':%s,"
+            "'context':%s,'kubeconfig':%s,'tookMs':%d,'timings':%o}",
+            info->profile, !already, info->driver, info->accel, info->restored, info->api_url,
+            info->context, kubeconfig, took_ms, timings);
         th_print_json(o);
         return;
     }
@@ -170,8 +171,8 @@ static void print_result(const struct th_cli *cli, const struct th_machine_info 
 /* What a machine that runs cannot be given any more. */
 static void note_not_applied(const struct th_cli *cli, struct th_progress *progress)
 {
-    static const char *const names[] = {"cpus",   "memory",   "disk", "accel",
-                                        "kernel", "api-port", "port"};
+    static const char *const names[] = {"cpus",   "memory",   "disk",     "accel",
+                                        "kernel", "template", "api-port", "port"};
     struct th_buf list TH_CLEANUP(th_buf_done) = TH_BUF_INIT;
     for (size_t i = 0; i < TH_ARRAY_LEN(names); i++) {
         if (th_opt_bool(cli, names[i])) {
@@ -211,6 +212,9 @@ static int run(struct th_cli *cli, struct th_err *err)
     if (info.accel_why && !already) {
         th_progress_note(&progress, "Acceleration: %s (%s)", info.accel, info.accel_why);
     }
+    if (info.how && !already) {
+        th_progress_note(&progress, "Machine: %s", info.how);
+    }
     th_autofree char *kubeconfig = NULL;
     r = write_kubeconfig(cli, &info, &kubeconfig, err);
     if (r < 0) {
@@ -224,6 +228,7 @@ static int run(struct th_cli *cli, struct th_err *err)
 static const char *const drivers[] = {"libvirt", "host", NULL};
 static const char *const accels[] = {"auto", "kvm", "tcg", NULL};
 static const char *const kernels[] = {"auto", "debian", "small", NULL};
+static const char *const templates[] = {"auto", "off", "renew", NULL};
 static const struct th_cmd_opt opts[] = {
     {.name = "driver",
      .arg = "NAME",
@@ -240,6 +245,11 @@ static const struct th_cmd_opt opts[] = {
      .dflt = "auto",
      .help = "Acceleration; auto tries KVM first"},
     {.name = "kernel", .arg = "NAME", .choices = kernels, .dflt = "auto", .help = "Guest kernel"},
+    {.name = "template",
+     .arg = "USE",
+     .choices = templates,
+     .dflt = "auto",
+     .help = "Templates of booted machines (TCG)"},
     {.name = "api-port", .arg = "PORT", .help = "Port of the API on 127.0.0.1 (6443 when free)"},
     {.name = "port",
      .arg = "[IP:]PORT:PORT",
@@ -260,7 +270,12 @@ const struct th_cmd th_cmd_start = {
     .details =
         "Boots the machine of the profile, waits until its node is ready, and adds a context to\n"
         "the kubeconfig. What was there at the last stop is there again: objects, images,\n"
-        "volumes, addresses. A setting that is not given stays as it was.",
+        "volumes, addresses. A setting that is not given stays as it was.\n"
+        "\n"
+        "Where the processor is emulated (TCG), the first start keeps the booted machine as a\n"
+        "template in the cache folder, and later starts begin there. --template off boots the\n"
+        "kernel, --template renew does so and makes the template anew; \"thimble delete --all\"\n"
+        "removes all templates.",
     .examples = examples,
     .opts = opts,
     .run = run,

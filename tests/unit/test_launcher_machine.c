@@ -69,13 +69,18 @@ static void domain_xml_matches_the_golden_files(void **state)
                                 .control = "/s/control.sock", .qmp = "/s/q,mp.sock",
                                 .console = "/s/console.log", .program = "/usr/bin/thi mble",
                                 .ports = ports, .n_ports = 2, .tsc_khz = 2300000};
-    static const char *const names[] = {"tcg-debian", "kvm-small"};
+    static const char *const names[] = {"tcg-debian", "kvm-small", "tcg-incoming"};
     for (size_t i = 0; i < TH_ARRAY_LEN(names); i++) {
         if (i == 1) {
             s.accel = "kvm";
             s.tsc_khz = 0;
             s.initramfs = NULL;
             s.cpus = 4;
+        }
+        if (i == 2) {
+            s.accel = "tcg";
+            s.tsc_khz = 2300000;
+            s.incoming = true;
         }
         th_autobuf struct th_buf got = TH_BUF_INIT, want = TH_BUF_INIT;
         th_domain_xml(&s, "/usr/bin/qemu-system-x86_64", &got);

@@ -3,9 +3,12 @@
  * Boot, in the order that makes the launcher's waiting shortest:
  *   1. kernel file systems, and the modules without which there is no control channel;
  *   2. the channel, and hello on it: the launcher now knows that the acceleration works;
- *   3. while the launcher sends the identity: network, sysctls, cgroups, data disk;
- *   4. the identity: files below /etc/thimble (tmpfs), cluster.json;
+ *   3. all that needs no identity: network, sysctls, cgroups;
+ *   4. the identity: data disk, files below /etc/thimble (tmpfs), cluster.json;
  *   5. the control plane; when it serves, the node agent; when that serves, ready.
+ * Between 3 and 4 the launcher may make a template of the machine, or this may be a copy of one
+ * (protocol.h, `quiet` and `wake`): until then nothing may be drawn at random that is kept, nothing read
+ * from the data disk, and no time remembered.
  * From then on init is a supervisor (supervise.c) that answers on the channel. shutdown stops all,
  * unmounts and switches off.
  *
@@ -16,12 +19,15 @@
  * With the host driver hostmode.c has made the namespaces and calls th_guest_run with other paths;
  * there is no disk, no module and no power switch then. */
 #include "base/clock.h"
+#include "base/encode.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "vm/guest/guest.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/random.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/reboot.h>
 #include <sys/sysinfo.h>
 #include <sys/utsname.h>
@@ -30,6 +36,7 @@
 #define EARLY_FAILURES_MAX 3
 #define DEFAULT_GRACE_MS 20000
 #define CLOCK_SLACK_MS 20
+#define SEED_MAX_B 256
 #define IDLE_AFTER_MS 5000 /* the first pods go first */
 
 void th_guest_progress(struct th_guest *g, const char *step, int64_t since_ms)
@@ -222,8 +229,20 @@ static int write_identity(struct th_guest *g, struct th_json *msg, struct th_err
     return 0;
 }
 
+static int mount_data(struct th_guest *g, struct th_err *err)
+{
+    int64_t t = th_mono_ms();
+    TH_TRY(th_guest_mount_data(TH_GUEST_DATA, err));
+    g->data_mounted = true;
+    th_guest_progress(g, "data-disk", t);
+    return 0;
+}
+
 static int take_identity(struct th_guest *g, struct th_json *msg, struct th_err *err)
 {
+    if (!g->host) {
+        TH_TRY(mount_data(g, err));
+    }
     int64_t t = th_mono_ms();
     TH_TRY(write_identity(g, msg, err));
     TH_TRY(make_children(g, err));
@@ -270,6 +289,43 @@ static void on_identity(struct th_guest *g, struct th_json *msg)
     start_next(g);
 }
 
+/* Copies of one machine would draw the same "random" numbers: what only this one was told goes into the
+ * kernel's pool, and the generators that were filled from it are filled again. */
+static void reseed(const char *seed)
+{
+    th_autobuf struct th_buf bytes = TH_BUF_INIT;
+    struct {
+        struct rand_pool_info head;
+        unsigned char room[SEED_MAX_B];
+    } pool = {.head = {0}};
+    if (!seed || th_b64_decode(seed, strlen(seed), &bytes, NULL) < 0 || bytes.n == 0) {
+        th_warn("init", "no seed", NULL);
+        return;
+    }
+    size_t n = bytes.n < SEED_MAX_B ? bytes.n : SEED_MAX_B;
+    pool.head.entropy_count = (int)n * 8;
+    pool.head.buf_size = (int)n;
+    memcpy(pool.room, bytes.p, n);
+    th_autoclose int fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
+    if (fd < 0 || ioctl(fd, RNDADDENTROPY, &pool) < 0 || ioctl(fd, RNDRESEEDCRNG) < 0) {
+        th_warn("init", "random pool not seeded", "errno=%d", errno);
+    }
+}
+
+static void on_quiet(struct th_guest *g)
+{
+    sync();
+    th_ctl_send(g->ctl, th_json_build("{'type':%s}", TH_CTL_QUIET));
+}
+
+static void on_wake(struct th_guest *g, struct th_json *msg)
+{
+    set_clock(th_json_path_int(msg, "unix_ms", 0));
+    reseed(th_json_path_str(msg, "seed"));
+    g->boot_ms = th_mono_ms();
+    th_ctl_send(g->ctl, th_json_build("{'type':%s}", TH_CTL_AWAKE));
+}
+
 static void on_shutdown(struct th_guest *g, struct th_json *msg)
 {
     if (th_streq(g->phase, TH_PHASE_STOPPING)) {
@@ -292,6 +348,10 @@ static void on_message(struct th_ctl *ctl, const char *type, struct th_json *msg
     struct th_guest *g = arg;
     if (th_streq(type, TH_CTL_IDENTITY)) {
         on_identity(g, msg);
+    } else if (th_streq(type, TH_CTL_QUIET)) {
+        on_quiet(g);
+    } else if (th_streq(type, TH_CTL_WAKE) && !g->host) {
+        on_wake(g, msg);
     } else if (th_streq(type, TH_CTL_PING)) {
         th_ctl_send(ctl, th_json_build("{'type':%s,'id':%d,'phase':%s}", TH_CTL_PONG,
                                        th_json_path_int(msg, "id", 0), g->phase));
@@ -369,6 +429,7 @@ th_ctl_fn *th_guest_on_message(void)
     return on_message;
 }
 
+/* What needs neither identity nor data disk. */
 static int prepare(struct th_guest *g, struct th_err *err)
 {
     int64_t t = th_mono_ms();
@@ -376,10 +437,6 @@ static int prepare(struct th_guest *g, struct th_err *err)
     TH_TRY(th_guest_net_up(false, err));
     TH_TRY(th_guest_mount_cgroups("/sys/fs/cgroup", err));
     th_guest_progress(g, "base", t);
-    t = th_mono_ms();
-    TH_TRY(th_guest_mount_data(TH_GUEST_DATA, err));
-    g->data_mounted = true;
-    th_guest_progress(g, "data-disk", t);
     t = th_mono_ms();
     th_guest_load_modules("late");
     th_guest_sysctls(false);

@@ -21,4 +21,5 @@ char *th_accel_key(void);
 /* tsc.c: kHz of this host's time stamp counter as a guest under TCG reads it, measured (20 ms); 0 when
  * it has none that runs evenly. */
 int64_t th_tsc_khz(void);
+bool th_tsc_is_even(void); /* whether it has */
 #endif

@@ -28,6 +28,9 @@
 #define CMDLINE_TCG " mitigations=off"
 #define CMDLINE_ROOT " root=/dev/vda ro rootfstype=erofs init=/usr/sbin/thimbled"
 
+/* The same for all: each machine is alone in a network of its own, and a template has it in its memory. */
+#define MAC "52:54:00:74:68:01"
+
 /* Slots on the root bus. */
 #define SLOT_SERIAL "0x02"
 #define SLOT_ROOT "0x03"
@@ -109,18 +112,6 @@ static char *parent(const char *path)
     return th_xstrndup(path, slash ? (size_t)(slash - path) : 0);
 }
 
-void th_domain_mac(const char *uuid, char *buf)
-{
-    char hex[7] = "000000";
-    size_t n = 0;
-    for (const char *p = uuid; *p && n < 6; p++) {
-        if (*p != '-') {
-            hex[n++] = *p;
-        }
-    }
-    (void)snprintf(buf, 18, "52:54:00:%.2s:%.2s:%.2s", hex, hex + 2, hex + 4);
-}
-
 static char *agent_command(const struct th_machine_spec *spec)
 {
     th_autobuf struct th_buf cmd = TH_BUF_INIT;
@@ -163,17 +154,16 @@ static char *netdev(const struct th_machine_spec *spec)
 static void qemu_args(const struct th_machine_spec *spec, struct th_buf *b)
 {
     th_autofree char *net = netdev(spec);
-    char mac[18];
-    th_domain_mac(spec->profile->uuid, mac);
-    th_autofree char *card =
-        th_xasprintf("virtio-net-pci,netdev=hostnet0,mac=%s,romfile=,addr=" SLOT_NET, mac);
     th_autofree char *qmp_path = double_commas(spec->qmp);
     th_autofree char *qmp =
         th_xasprintf("socket,id=thimbleqmp,path=%s,server=on,wait=off", qmp_path);
-    const char *const args[] = {"-netdev", net, "-device", card, "-chardev", qmp, "-mon",
-                                "chardev=thimbleqmp,mode=control"};
+    const char *const args[] = {"-netdev", net, "-device",
+                                "virtio-net-pci,netdev=hostnet0,mac=" MAC ",romfile=,addr=" SLOT_NET,
+                                "-chardev", qmp, "-mon", "chardev=thimbleqmp,mode=control",
+                                "-incoming", "defer"};
+    size_t n = TH_ARRAY_LEN(args) - (spec->incoming ? 0 : 2);
     row(b, "  <qemu:commandline>");
-    for (size_t i = 0; i < TH_ARRAY_LEN(args); i++) {
+    for (size_t i = 0; i < n; i++) {
         row(b, "    <qemu:arg value='%s'/>", args[i]);
     }
     row(b, "  </qemu:commandline>");

@@ -3,6 +3,4 @@
 /* libvirt's domain XML for a machine: a pure function, tested against golden files. */
 #include "vm/launcher/driver.h"
 void th_domain_xml(const struct th_machine_spec *spec, const char *emulator, struct th_buf *ret);
-/* "52:54:00:xx:xx:xx" from the profile's uuid. buf has 18 bytes. */
-void th_domain_mac(const char *uuid, char *buf);
 #endif

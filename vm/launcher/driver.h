@@ -16,6 +16,7 @@ struct th_machine_spec {
     const char *program;   /* thimble, for the port agent */
     const struct th_machine_port *ports; /* in force from the first moment */
     size_t n_ports;
+    bool incoming; /* it is made without running and waits for th_unfreeze (freeze.h) */
 };
 
 struct th_driver {
@@ -36,6 +37,7 @@ struct th_driver {
     /* Resident memory of the whole machine. */
     int64_t (*rss_kb)(pid_t pid);
 };
+#define TH_QEMU "qemu-system-x86_64"
 extern const struct th_driver th_driver_libvirt, th_driver_host;
 const struct th_driver *th_driver_find(const char *name); /* NULL when unknown */
 #define TH_HOST_CONTROL "control.sock" /* below the profile's state folder */

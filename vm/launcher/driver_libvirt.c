@@ -30,7 +30,6 @@
 #include <sys/uio.h>
 #include <sys/un.h>
 
-#define EMULATOR "qemu-system-x86_64"
 #define KILL_WAIT_MS 5000
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -79,9 +78,9 @@ static int fail_virt(struct th_err *err, enum th_reason reason, const char *what
 
 static int check(struct th_err *err)
 {
-    th_autofree char *qemu = th_proc_find(EMULATOR);
+    th_autofree char *qemu = th_proc_find(TH_QEMU);
     if (!qemu) {
-        (void)th_fail(err, TH_R_NO_QEMU, "QEMU is not installed (no " EMULATOR ")");
+        (void)th_fail(err, TH_R_NO_QEMU, "QEMU is not installed (no " TH_QEMU ")");
         return th_hint(err, "sudo apt-get install --no-install-recommends qemu-system-x86 "
                             "qemu-utils libvirt-daemon-driver-qemu libvirt-daemon-system");
     }
@@ -221,7 +220,7 @@ static int start(const struct th_machine_spec *spec, pid_t *ret_pid, struct th_e
 {
     struct th_profile *p = spec->profile;
     TH_TRY(check_socket_path(p, err));
-    th_autofree char *emulator = th_proc_find(EMULATOR);
+    th_autofree char *emulator = th_proc_find(TH_QEMU);
     if (!emulator) {
         return check(err);
     }
@@ -233,7 +232,8 @@ static int start(const struct th_machine_spec *spec, pid_t *ret_pid, struct th_e
     (void)unlink(spec->console);
     th_autobuf struct th_buf xml = TH_BUF_INIT;
     th_domain_xml(spec, emulator, &xml);
-    virDomainPtr dom = virt->virDomainCreateXML(conn, th_buf_cstr(&xml), 0);
+    virDomainPtr dom = virt->virDomainCreateXML(
+        conn, th_buf_cstr(&xml), spec->incoming ? VIR_DOMAIN_START_PAUSED : 0);
     int r = 0;
     if (!dom) {
         r = fail_virt(err, start_reason(virt->virGetLastErrorMessage()), "QEMU does not start");

@@ -16,7 +16,7 @@ void th_machine_info_done(struct th_machine_info *i)
 {
     char *const owned[] = {i->profile, i->driver,    i->accel,  i->accel_why,      i->kernel,
                            i->version, i->api_url,   i->context, i->node_name,     i->ca_pem,
-                           i->admin_cert_pem, i->admin_key_pem, i->console_path};
+                           i->admin_cert_pem, i->admin_key_pem, i->console_path, i->how};
     for (size_t k = 0; k < TH_ARRAY_LEN(owned); k++) {
         free(owned[k]);
     }
@@ -68,6 +68,8 @@ int th_machine_info_fill(struct th_profile *p, struct th_machine_info *ret, stru
     i.accel = th_xstrdup(th_json_path_str(p->run, "accel"));
     i.accel_why = th_xstrdup(th_json_path_str(p->run, "accel_why"));
     i.kernel = th_xstrdup(th_json_path_str(p->run, "kernel"));
+    i.restored = th_json_path_bool(p->run, "restored", false);
+    i.how = th_xstrdup(th_json_path_str(p->run, "how"));
     i.version = th_xstrdup(th_json_path_str(p->run, "version"));
     i.cpus = (int)th_json_path_int(p->run, "cpus", p->cpus);
     i.memory_mb = p->memory_mb;

@@ -39,6 +39,9 @@ struct th_machine_opts {
     int disk_gb;          /* 0: what the profile has, else 20; sparse; can only grow */
     const char *accel;    /* NULL or "auto", "kvm", "tcg" */
     const char *kernel;   /* NULL or "auto" (small when built in), "debian", "small" */
+    /* NULL or "auto": from a template where one fits, else boots and makes one; "off": boots;
+     * "renew": boots and makes one. TCG only. */
+    const char *tmpl;
     int api_port;         /* 0: what the profile has, else 6443 when free, else any free one */
     int nodes;            /* 0: what the profile has, else 1 */
     int simulated_nodes;  /* < 0: what the profile has (else 0) */
@@ -68,6 +71,8 @@ struct th_machine_info {
     char *accel;        /* "kvm", "tcg", "none" (host driver) */
     char *accel_why;    /* one sentence, e.g. "KVM: no heartbeat within 4 s (cached)"; may be NULL */
     char *kernel;       /* "debian", "small", "host" */
+    bool restored;      /* the last start was from a template */
+    char *how;          /* what came of templates in the last start, one sentence; may be NULL */
     char *version;      /* of the thimble that started it */
     int cpus, memory_mb, disk_gb, nodes, simulated_nodes;
     int number;         /* k of the LoadBalancer addresses 127.(96+k).A.B; unique per user */
@@ -91,7 +96,8 @@ void th_machine_info_list_free(struct th_machine_info *list, size_t n);
 #define TH_AUTO_MACHINE_INFO TH_CLEANUP(th_machine_info_done)
 
 /* Called when a step begins (ms < 0) and again when it has ended, with how long it took. Steps of
- * the host: "prepare", "disk", "machine", "kernel" (until hello), of the guest: as init names them
+ * the host: "prepare", "disk", "machine", "kernel" (until hello) and "template" (making one), or
+ * "restore" (from one), of the guest: as init names them
  * ("data-disk", "controlplane", "node", ...). Runs in the calling thread. */
 typedef void th_machine_progress_fn(void *arg, const char *step, int64_t ms);
 
@@ -110,6 +116,8 @@ int th_machine_stop(const char *profile, int64_t timeout_ms, th_machine_progress
  * TH_R_NOT_FOUND when there is nothing. */
 int th_machine_delete(const char *profile, struct th_err *err) TH_MUST_USE;
 int th_machine_status(const char *profile, struct th_machine_info *ret, struct th_err *err) TH_MUST_USE;
+/* Removes the templates of all profiles: the next start of each boots. */
+int th_machine_templates_purge(struct th_err *err) TH_MUST_USE;
 /* All profiles, by name. A corrupt one is listed with driver NULL. Free with *_list_free. */
 int th_machine_list(struct th_machine_info **ret, size_t *ret_n, struct th_err *err) TH_MUST_USE;
 

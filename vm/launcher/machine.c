@@ -5,24 +5,18 @@
  * for it, so that a launcher that is killed leaves a machine that status, stop and delete find.
  * Whatever fails after the process exists ends in driver->kill: nothing is left running.
  *
- * KVM is believed only after hello: without one within KVM_HELLO_MS the machine is thrown away and
- * started again under TCG, and the finding is remembered (accel.c). --accel kvm insists: then the
- * missing heartbeat is the error. */
+ * What happens between the process and ready is in boot.c. */
 #include "base/clock.h"
 #include "base/io.h"
 #include "base/proc.h"
-#include "vm/launcher/accel.h"
-#include "vm/launcher/channel.h"
-#include "vm/launcher/driver.h"
 #include "vm/launcher/machine_priv.h"
-#include "vm/launcher/ports.h"
 #include "vm/launcher/protocol.h"
+#include "vm/launcher/start.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
 
-#define KVM_HELLO_MS 5000
 #define TIMEOUT_KVM_MS 120000
 #define TIMEOUT_TCG_MS 300000
 #define STOP_GRACE_MS 30000
@@ -42,21 +36,7 @@ const struct th_driver *th_driver_find(const char *name)
     return NULL;
 }
 
-/* One start under way. */
-struct start {
-    const struct th_machine_opts *opts;
-    struct th_profile *p;
-    const struct th_driver *d;
-    th_machine_progress_fn *progress;
-    void *arg;
-    struct th_json *timings;
-    int64_t deadline_ms;
-    struct th_accel accel;
-    char *kernel_name, *kernel, *initramfs, *rootfs, *thimbled, *disk, *program;
-    struct th_ports ports;
-};
-
-static void start_done(struct start *s)
+static void start_done(struct th_start *s)
 {
     th_json_unref(s->timings);
     th_accel_done(&s->accel);
@@ -68,22 +48,8 @@ static void start_done(struct start *s)
     free(s->disk);
     free(s->program);
     th_ports_done(&s->ports);
-}
-
-static int64_t step_begin(struct start *s, const char *step)
-{
-    if (s->progress) {
-        s->progress(s->arg, step, -1);
-    }
-    return th_mono_ms();
-}
-
-static void step_end(struct start *s, const char *step, int64_t ms)
-{
-    th_json_append(s->timings, th_json_build("{'step':%s,'ms':%d}", step, ms));
-    if (s->progress) {
-        s->progress(s->arg, step, ms);
-    }
+    (void)(th_template_end(&s->maker, NULL) < 0);
+    free(s->how);
 }
 
 /* ---- settings ---- */
@@ -103,7 +69,7 @@ static int check_driver(const struct th_profile *p, const char *want, struct th_
     return 0;
 }
 
-static int settle_driver(struct start *s, struct th_err *err)
+static int settle_driver(struct th_start *s, struct th_err *err)
 {
     struct th_profile *p = s->p;
     const char *want = s->opts->driver ? s->opts->driver : p->driver ? p->driver : "libvirt";
@@ -117,7 +83,7 @@ static int settle_driver(struct start *s, struct th_err *err)
     return s->d->check(err);
 }
 
-static int settle_sizes(struct start *s, struct th_err *err)
+static int settle_sizes(struct th_start *s, struct th_err *err)
 {
     struct th_profile *p = s->p;
     const struct th_machine_opts *o = s->opts;
@@ -132,6 +98,11 @@ static int settle_sizes(struct start *s, struct th_err *err)
         (void)th_fail(err, TH_R_USAGE, "the disk has %d GiB and cannot shrink", p->disk_gb);
         return th_hint(err, "its unused space is given back to the host by itself");
     }
+    if (o->tmpl && !th_streq(o->tmpl, "auto") && !th_streq(o->tmpl, "off") &&
+        !th_streq(o->tmpl, "renew")) {
+        (void)th_fail(err, TH_R_USAGE, "unknown use of templates \"%s\"", o->tmpl);
+        return th_hint(err, "use auto, off or renew");
+    }
     p->cpus = o->cpus > 0 ? o->cpus : p->cpus;
     p->memory_mb = pick(o->memory_mb, p->memory_mb, DEFAULT_MEMORY_MB);
     p->disk_gb = pick(o->disk_gb, p->disk_gb, DEFAULT_DISK_GB);
@@ -140,7 +111,7 @@ static int settle_sizes(struct start *s, struct th_err *err)
     return 0;
 }
 
-static int settle_api_port(struct start *s, struct th_err *err)
+static int settle_api_port(struct th_start *s, struct th_err *err)
 {
     struct th_machine_port api = {.host_ip = "127.0.0.1", .guest_port = TH_NET_API_PORT,
                                   .proto = "tcp", .origin = "api"};
@@ -191,7 +162,7 @@ static int settle_api_port(struct start *s, struct th_err *err)
     return th_ports_save(s->p, &s->ports, err);
 }
 
-static int settle_kernel(struct start *s, struct th_err *err)
+static int settle_kernel(struct th_start *s, struct th_err *err)
 {
     const char *want = s->opts->kernel ? s->opts->kernel : "auto";
     const char *name = want;
@@ -216,7 +187,7 @@ static int settle_kernel(struct start *s, struct th_err *err)
     return th_guest_part_path(s->p->cache, "rootfs", &s->rootfs, err);
 }
 
-static int settle_disk(struct start *s, struct th_err *err)
+static int settle_disk(struct th_start *s, struct th_err *err)
 {
     struct th_profile *p = s->p;
     if (!s->d->is_vm) {
@@ -248,188 +219,9 @@ static char *own_program(void)
     return n > 0 ? th_xstrndup(path, (size_t)n) : th_xstrdup("thimble");
 }
 
-/* ---- the conversation with the guest ---- */
-
-static struct th_json *child_names(const struct th_machine_opts *o)
-{
-    static const char *const defaults[] = {"controlplane", "node", NULL};
-    struct th_json *list = th_json_array();
-    for (const char *const *c = o->children ? o->children : defaults; *c; c++) {
-        th_json_append_str(list, *c);
-    }
-    return list;
-}
-
-static int send_identity(struct start *s, struct th_channel *c, struct th_err *err)
-{
-    struct th_profile *p = s->p;
-    struct th_json *files = NULL;
-    TH_TRY(th_identity_files(p, &files, err));
-    th_autofree char *agent =
-        s->d->is_vm ? th_xstrdup("tcp:" TH_NET_PORT_AGENT_IP ":1")
-                    : th_xasprintf("unix:%s/" TH_HOST_RUN "/" TH_PORTS_SOCK, p->state);
-    struct th_json *config = th_json_build(
-        "{'profile':%s,'number':%d,'node':%s,'nodes':%d,'simulatedNodes':%d,"
-        "'podCIDR':'10.244.0.0/16','serviceCIDR':'10.96.0.0/16','dnsIP':'10.96.0.10',"
-        "'clusterDomain':'cluster.local','nodeIP':%s,'apiPort':%d,'driver':%s,'portAgent':%s,"
-        "'children':%o}",
-        p->name, (int64_t)p->number, TH_NODE_NAME, (int64_t)p->nodes, (int64_t)p->simulated_nodes,
-        TH_NET_GUEST_IP, (int64_t)TH_NET_API_PORT, p->driver, agent, child_names(s->opts));
-    char machine_id[33] = "";
-    size_t n = 0;
-    for (const char *u = p->uuid; *u && n < 32; u++) {
-        if (*u != '-') {
-            machine_id[n++] = *u;
-            machine_id[n] = '\0';
-        }
-    }
-    return th_channel_send(c,
-                           th_json_build("{'type':%s,'hostname':%s,'machine_id':%s,'config':%o,"
-                                         "'files':%o}",
-                                         TH_CTL_IDENTITY, TH_NODE_NAME, machine_id, config, files),
-                           err);
-}
-
-static int guest_failed(const struct th_json *msg, struct th_err *err)
-{
-    const char *text = th_json_path_str(msg, "msg"), *hint = th_json_path_str(msg, "hint");
-    const char *code = th_json_path_str(msg, "reason");
-    enum th_reason reason = th_reason_from_code(code, TH_R_BOOT_FAILED);
-    (void)th_fail(err, reason, "%s", text ? text : "the guest failed");
-    return hint ? th_hint(err, "%s", hint) : -(int)reason;
-}
-
-static int wait_ready(struct start *s, struct th_channel *c, struct th_err *err)
-{
-    for (;;) {
-        TH_AUTO(th_json) struct th_json *msg = NULL;
-        int r = th_channel_recv(c, s->deadline_ms, &msg, err);
-        if (r == -TH_R_TIMEOUT) {
-            return th_fail(err, TH_R_BOOT_TIMEOUT, "the cluster did not become ready in time");
-        }
-        if (r == -TH_R_UNAVAILABLE) {
-            return th_fail(err, TH_R_BOOT_FAILED, "the machine went away while it started");
-        }
-        TH_TRY(r);
-        const char *type = th_json_path_str(msg, "type");
-        if (th_streq(type, TH_CTL_PROGRESS)) {
-            const char *step = th_json_path_str(msg, "step");
-            step_end(s, step ? step : "?", th_json_path_int(msg, "ms", 0));
-            /* Not with the identity, which lies waiting while the guest prepares itself. */
-            if (th_streq(step, TH_STEP_IDENTITY)) {
-                TH_TRY(th_channel_send(c, th_json_build("{'type':%s,'unix_ms':%d}", TH_CTL_CLOCK,
-                                                        th_now_ms()),
-                                       err));
-            }
-        } else if (th_streq(type, TH_CTL_FAILED)) {
-            return guest_failed(msg, err);
-        } else if (th_streq(type, TH_CTL_READY)) {
-            return 0;
-        }
-    }
-}
-
-static int wait_hello(struct start *s, struct th_channel *c, pid_t pid, int64_t deadline_ms,
-                      struct th_err *err)
-{
-    th_autofree char *path = th_profile_file(s->p, TH_HOST_CONTROL);
-    TH_TRY(th_channel_connect(c, path, TH_CTL_LINE_MAX, pid, deadline_ms, err));
-    for (;;) {
-        TH_AUTO(th_json) struct th_json *msg = NULL;
-        int r = th_channel_recv(c, deadline_ms, &msg, err);
-        if (r == -TH_R_TIMEOUT) {
-            return th_fail(err, TH_R_BOOT_TIMEOUT, "no heartbeat from the guest");
-        }
-        if (r == -TH_R_UNAVAILABLE) {
-            return th_fail(err, TH_R_BOOT_FAILED, "the machine went away before its heartbeat");
-        }
-        TH_TRY(r);
-        if (th_streq(th_json_path_str(msg, "type"), TH_CTL_HELLO)) {
-            return 0;
-        }
-    }
-}
-
-static int effective_cpus(const struct start *s)
-{
-    if (s->p->cpus > 0) {
-        return s->p->cpus;
-    }
-    long n = sysconf(_SC_NPROCESSORS_ONLN);
-    /* Emulated processors disturb each other more than they help. */
-    return th_streq(s->accel.accel, "kvm") ? (int)(n < 1 ? 1 : n > 4 ? 4 : n) : 1;
-}
-
-static int boot_once(struct start *s, struct th_channel *c, struct th_err *err)
-{
-    struct th_profile *p = s->p;
-    th_autofree char *control = th_profile_file(p, TH_HOST_CONTROL);
-    th_autofree char *qmp = th_profile_file(p, TH_HOST_QMP);
-    th_autofree char *console = th_profile_file(p, TH_HOST_CONSOLE);
-    struct th_machine_spec spec = {
-        .profile = p, .accel = s->accel.accel, .cpus = effective_cpus(s), .kernel = s->kernel,
-        .initramfs = s->initramfs, .rootfs = s->rootfs, .thimbled = s->thimbled, .disk = s->disk,
-        .control = control, .qmp = qmp, .console = console, .program = s->program,
-        .ports = s->ports.v, .n_ports = s->ports.n};
-    int64_t t = step_begin(s, "machine");
-    if (th_streq(spec.accel, "tcg")) {
-        spec.tsc_khz = th_tsc_khz();
-    }
-    pid_t pid = 0;
-    TH_TRY(s->d->start(&spec, &pid, err));
-    th_profile_set_process(p, pid);
-    th_json_set_int(p->run, "started_ms", th_now_ms());
-    th_json_set_int(p->run, "cpus", spec.cpus);
-    th_json_set_str(p->run, "accel", s->accel.accel ? s->accel.accel : "none");
-    TH_TRY(th_profile_save_run(p, err));
-    step_end(s, "machine", th_mono_ms() - t);
-    t = step_begin(s, "kernel");
-    bool try_kvm = th_streq(s->accel.accel, "kvm");
-    int64_t limit = try_kvm ? th_mono_ms() + KVM_HELLO_MS : s->deadline_ms;
-    TH_TRY(wait_hello(s, c, pid, limit < s->deadline_ms ? limit : s->deadline_ms, err));
-    step_end(s, "kernel", th_mono_ms() - t);
-    return 0;
-}
-
-static void replace(char **to, char *value)
-{
-    free(*to);
-    *to = value;
-}
-
-static int boot(struct start *s, struct th_channel *c, struct th_err *err)
-{
-    TH_AUTO_ERR struct th_err e = TH_ERR_INIT;
-    int r = boot_once(s, c, &e);
-    bool insist = th_streq(s->opts->accel, "kvm");
-    if (r < 0 && s->d->is_vm && th_streq(s->accel.accel, "kvm") && !insist &&
-        (r == -TH_R_BOOT_FAILED || r == -TH_R_BOOT_TIMEOUT)) {
-        th_channel_done(c);
-        TH_TRY(s->d->kill(s->p, err));
-        replace(&s->accel.why, th_xasprintf("KVM was tried: %s", e.msg));
-        replace(&s->accel.accel, th_xstrdup("tcg"));
-        th_err_done(&e);
-        r = boot_once(s, c, &e);
-    }
-    if (r < 0) {
-        if (insist && r == -TH_R_BOOT_TIMEOUT) {
-            (void)th_wrap(&e, "KVM");
-            (void)th_hint(&e, "this host's /dev/kvm does not run guests; use --accel tcg");
-        }
-        if (err) {
-            th_err_move(err, &e);
-        }
-        return r;
-    }
-    if (s->d->is_vm && !(s->opts->accel && !th_streq(s->opts->accel, "auto")) && !s->accel.proven) {
-        th_accel_remember(s->p->cache, s->accel.accel, s->accel.why);
-    }
-    return 0;
-}
-
 /* ---- start ---- */
 
-static int prepare(struct start *s, bool is_new, struct th_err *err)
+static int prepare(struct th_start *s, bool is_new, struct th_err *err)
 {
     struct th_profile *p = s->p;
     TH_TRY(settle_driver(s, err));
@@ -444,7 +236,7 @@ static int prepare(struct start *s, bool is_new, struct th_err *err)
     if (had_disk_gb > 0) {
         th_json_set_int(p->run, "disk_gb", had_disk_gb);
     }
-    int64_t t = step_begin(s, "prepare");
+    int64_t t = th_step_begin(s, "prepare");
     TH_TRY(th_identity_ensure(p, err));
     if (s->d->is_vm) {
         TH_TRY(settle_kernel(s, err));
@@ -453,11 +245,11 @@ static int prepare(struct start *s, bool is_new, struct th_err *err)
         TH_TRY(th_guest_part_path(p->cache, "thimbled", &s->thimbled, err));
     }
     TH_TRY(settle_api_port(s, err));
-    step_end(s, "prepare", th_mono_ms() - t);
-    t = step_begin(s, "disk");
+    th_step_end(s, "prepare", th_mono_ms() - t);
+    t = th_step_begin(s, "disk");
     TH_TRY(settle_disk(s, err));
     TH_TRY(th_profile_save(p, err));
-    step_end(s, "disk", th_mono_ms() - t);
+    th_step_end(s, "disk", th_mono_ms() - t);
     s->program = s->opts->program ? th_xstrdup(s->opts->program) : own_program();
     return 0;
 }
@@ -500,7 +292,7 @@ static void note_console_line(const struct th_profile *p, struct th_err *err)
     }
 }
 
-static int run_start(struct start *s, struct th_err *err)
+static int run_start(struct th_start *s, struct th_err *err)
 {
     struct th_profile *p = s->p;
     TH_AUTO_CHANNEL struct th_channel c = TH_CHANNEL_INIT;
@@ -508,9 +300,12 @@ static int run_start(struct start *s, struct th_err *err)
     th_json_set_str(p->run, "version", TH_VERSION);
     th_json_set_str(p->run, "kernel", s->kernel_name);
     TH_AUTO_ERR struct th_err e = TH_ERR_INIT;
-    int r = boot(s, &c, &e);
-    r = r < 0 ? r : send_identity(s, &c, &e);
-    r = r < 0 ? r : wait_ready(s, &c, &e);
+    th_json_del(p->run, "how");
+    int r = th_boot(s, &c, &e);
+    th_json_set_bool(p->run, "restored", s->restored);
+    if (s->how) {
+        th_json_set_str(p->run, "how", s->how);
+    }
     th_json_set_int(p->run, "disk_gb", p->disk_gb);
     if (s->accel.why) {
         th_json_set_str(p->run, "accel_why", s->accel.why);
@@ -573,8 +368,9 @@ int th_machine_start(const struct th_machine_opts *opts, th_machine_progress_fn 
         (void)th_fail(err, TH_R_ALREADY_RUNNING, "profile \"%s\" is running already", p.name);
         return th_hint(err, "see thimble status; to change its settings: thimble stop, then start");
     }
-    struct start s = {.opts = opts, .p = &p, .progress = progress, .arg = arg,
-                      .timings = th_json_array(), .ports = TH_PORTS_INIT};
+    struct th_start s = {.opts = opts, .p = &p, .progress = progress, .arg = arg,
+                         .timings = th_json_array(), .ports = TH_PORTS_INIT,
+                         .maker = TH_TEMPLATE_MAKER_INIT};
     int r = 0;
     if (th_profile_alive(&p)) { /* a launcher was killed half way through a start */
         const struct th_driver *d = th_driver_find(p.driver);
@@ -680,4 +476,11 @@ int th_machine_delete(const char *profile, struct th_err *err)
      * short here can be repeated. */
     TH_TRY(th_io_rm_rf(p.data, err));
     return th_io_rm_rf(p.state, err);
+}
+
+int th_machine_templates_purge(struct th_err *err)
+{
+    TH_AUTO_PROFILE struct th_profile p = {.lock_fd = -1};
+    TH_TRY(th_profile_paths(NULL, &p, err));
+    return th_template_purge(p.cache, err);
 }

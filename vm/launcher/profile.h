@@ -18,7 +18,7 @@ struct th_profile {
 
     /* profile.json */
     char *driver;
-    char *uuid;       /* names the machine for libvirt, its MAC and machine-id */
+    char *uuid;       /* names the machine for libvirt; its machine-id */
     int number, cpus, memory_mb, disk_gb, nodes, simulated_nodes, api_port;
 
     /* state.json; empty when never started or deleted */

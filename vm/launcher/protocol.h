@@ -11,6 +11,8 @@
  *   guest                                host
  *   ─────                                ────
  *   hello {version,kernel,phase,uptime_ms}
+ *                                        quiet {}             -> progress ..., quiet {}
+ *                                        wake {unix_ms,seed}  -> awake {}
  *                                        identity {hostname,config,files}
  *   progress {step,ms} ...
  *   ready {ms} | failed {reason,msg,hint}
@@ -21,7 +23,10 @@
  *
  * hello is the first thing that init does after it has found the port: it proves that the
  * acceleration works. identity is sent on every boot; a second one is answered with the state as it
- * is. `files` are written below TH_GUEST_ETC, mode 0600, a tmpfs: keys never reach the disk image.
+ * is. quiet asks init to do all that needs no identity and then to be still: the launcher may keep the
+ * machine as a template (vm/launcher/boot.c). What runs on may be that machine or a copy of it, days
+ * later; wake says what time it is, and mixes `seed` (base64) into the random pool before anything
+ * draws from it. Neither need be sent. `files` are written below TH_GUEST_ETC, mode 0600, a tmpfs: keys never reach the disk image.
  *
  * This header is all that the two sides share; it has no code and links nothing. */
 #define TH_CTL_PORT_NAME "thimble.control"
@@ -35,8 +40,11 @@
 #define TH_CTL_PONG "pong"
 #define TH_CTL_OK "ok"
 #define TH_CTL_BYE "bye"
+#define TH_CTL_AWAKE "awake"
 /* host -> guest */
 #define TH_CTL_IDENTITY "identity"
+#define TH_CTL_QUIET "quiet" /* and its answer */
+#define TH_CTL_WAKE "wake"
 #define TH_CTL_PING "ping"
 #define TH_CTL_STATUS "status" /* and its answer */
 #define TH_STEP_IDENTITY "identity" /* the step after which the guest listens again */

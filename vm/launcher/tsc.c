@@ -39,11 +39,16 @@ static struct sample sample(void)
     return best;
 }
 
-int64_t th_tsc_khz(void)
+bool th_tsc_is_even(void)
 {
     th_autobuf struct th_buf cpu = TH_BUF_INIT;
-    if (th_io_read_file("/proc/cpuinfo", 4u << 20, &cpu, NULL) < 0 ||
-        !strstr(th_buf_cstr(&cpu), " constant_tsc ") || !strstr(th_buf_cstr(&cpu), " nonstop_tsc ")) {
+    return th_io_read_file("/proc/cpuinfo", 16u << 20, &cpu, NULL) == 0 &&
+           strstr(th_buf_cstr(&cpu), " constant_tsc ") && strstr(th_buf_cstr(&cpu), " nonstop_tsc ");
+}
+
+int64_t th_tsc_khz(void)
+{
+    if (!th_tsc_is_even()) {
         return 0;
     }
     struct sample a = sample();
@@ -55,6 +60,11 @@ int64_t th_tsc_khz(void)
                : 0;
 }
 #else
+bool th_tsc_is_even(void)
+{
+    return false;
+}
+
 int64_t th_tsc_khz(void)
 {
     return 0;

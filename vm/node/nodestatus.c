@@ -17,6 +17,7 @@
 #include <sys/sysinfo.h>
 #include <sys/utsname.h>
 
+#define PRODUCT_UUID "/sys/class/dmi/id/product_uuid"
 #define LEASE_MS 10000
 #define LEASE_DURATION_S 40
 #define REPORT_MS 300000
@@ -78,19 +79,31 @@ static char *crun_version(struct agent *a)
     return version;
 }
 
+/* The firmware's, on a host. A machine of ours says its machine-id: in its memory is the firmware of
+ * the one that its template was made of. */
+static char *system_uuid(struct agent *a, const char *machine)
+{
+    if (a->cg.parent[0] && th_io_exists(PRODUCT_UUID)) {
+        return file_line(PRODUCT_UUID);
+    }
+    return strlen(machine) == 32 ? th_xasprintf("%.8s-%.4s-%.4s-%.4s-%s", machine, machine + 8, machine + 12,
+                                                machine + 16, machine + 20)
+                                 : th_xstrdup(machine);
+}
+
 static struct th_json *node_info(struct agent *a)
 {
     struct utsname u;
     (void)uname(&u);
     th_autofree char *machine = file_line("/etc/machine-id");
-    th_autofree char *uuid = file_line("/sys/class/dmi/id/product_uuid");
+    th_autofree char *uuid = system_uuid(a, machine);
     th_autofree char *boot = file_line("/proc/sys/kernel/random/boot_id");
     th_autofree char *os = os_image();
     th_autofree char *rt = th_xasprintf("crun://%s", crun_version(a));
     return th_json_build("{'machineID':%s,'systemUUID':%s,'bootID':%s,'kernelVersion':%s,'osImage':%s,"
                          "'containerRuntimeVersion':%s,'kubeletVersion':%s,'kubeProxyVersion':'',"
                          "'operatingSystem':'linux','architecture':%s}",
-                         machine, *uuid ? uuid : machine, boot, u.release, os, rt, NODE_VERSION,
+                         machine, uuid, boot, u.release, os, rt, NODE_VERSION,
                          th_host_architecture());
 }
 

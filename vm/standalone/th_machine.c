@@ -1,7 +1,8 @@
 /* th-machine: the launcher without a cluster, for tests of the machine alone and for taking it
  * apart: start boots to ready with the children given by -c (none by default).
  *   th-machine start|stop|delete|status|list|ports|console|port-agent|port-add [-p PROFILE]
- *              [-d DRIVER] [-a ACCEL] [-k KERNEL] [-m MB] [-c CHILD]... [-f HOSTPORT:GUESTPORT] */
+ *              [-d DRIVER] [-a ACCEL] [-k KERNEL] [-T auto|off|renew] [-m MB] [-c CHILD]...
+ *              [-f HOSTPORT:GUESTPORT] */
 #include "base/buf.h"
 #include "base/log.h"
 #include "vm/launcher/launcher.h"
@@ -29,12 +30,12 @@ static int report(int r, const struct th_err *err)
 static void print_info(const struct th_machine_info *i)
 {
     (void)printf("%s driver=%s running=%d ready=%d accel=%s why=\"%s\" kernel=%s pid=%lld "
-                 "rss_kb=%lld uptime_ms=%lld api=%s cpus=%d memory_mb=%d number=%d\n",
+                 "rss_kb=%lld uptime_ms=%lld api=%s cpus=%d memory_mb=%d number=%d restored=%d how=\"%s\"\n",
                  i->profile, i->driver ? i->driver : "?", i->running, i->ready,
                  i->accel ? i->accel : "-", i->accel_why ? i->accel_why : "",
                  i->kernel ? i->kernel : "-", (long long)i->pid, (long long)i->rss_kb,
                  (long long)i->uptime_ms, i->api_url ? i->api_url : "-", i->cpus, i->memory_mb,
-                 i->number);
+                 i->number, i->restored, i->how ? i->how : "");
     for (size_t k = 0; k < i->n_ports; k++) {
         const struct th_machine_port *p = &i->ports[k];
         (void)printf("  %s %s:%d (%d) -> %s:%d %s\n", p->proto, p->host_ip, p->host_port,
@@ -51,12 +52,13 @@ int main(int argc, char **argv)
     struct th_machine_port port = {0};
     const char *verb = argc > 1 ? argv[1] : "";
     optind = 2;
-    for (int c; (c = getopt(argc, argv, "p:d:a:k:m:c:f:t:")) != -1;) {
+    for (int c; (c = getopt(argc, argv, "p:d:a:k:m:c:f:t:T:")) != -1;) {
         switch (c) {
         case 'p': o.profile = optarg; break;
         case 'd': o.driver = optarg; break;
         case 'a': o.accel = optarg; break;
         case 'k': o.kernel = optarg; break;
+        case 'T': o.tmpl = optarg; break;
         case 'm': o.memory_mb = (int)strtol(optarg, NULL, 10); break;
         case 't': o.timeout_ms = strtol(optarg, NULL, 10); break;
         case 'c': th_strv_add(&children, optarg); break;
