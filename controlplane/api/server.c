@@ -1,14 +1,14 @@
 /* HTTP: libmicrohttpd under the pipeline. Only this file and server_body.c know its functions.
  *
- * The daemon has no listening socket. Connections are handed to it: plain ends of the TLS front,
- * and what the Unix socket accepts. Who the peer is travels beside the connection: libmicrohttpd
+ * Each loop of the TLS front has a daemon of its own, without thread and listening socket: the loop
+ * hands it connections (plain ends of TLS ones, and those of the Unix socket) and gives it its turns. Who the peer is travels beside the connection: libmicrohttpd
  * copies the address bytes it is given, so an address with a pointer behind it brings our struct
  * sconn to the connection's first callback.
  *
  * A request's life:
  *   head      identity; requests that will be streamed to a node are routed now
  *   body      gathered up to TH_LIMIT_BODY_B
- *   handling  reads in the I/O thread; everything that may wait for a commit in a worker thread,
+ *   handling  reads in the loop's thread; everything that may wait for a commit in a worker thread,
  *             with the connection suspended, so that many writers share one group commit
  *   answer    bytes, a stored revision shared with the store, or a watch
  *
@@ -16,6 +16,10 @@
  * are none; the store's publisher resumes it. Under `lock` of the request: woken says that something
  * came since the reader looked, suspended that the connection sleeps. While it sleeps libmicrohttpd
  * does not look at its socket, so the TLS front tells us when the client has gone.
+ *
+ * Through TLS a watch goes past libmicrohttpd once that has sent the head: the front reads the frames
+ * from us and sends each handful as one chunk in one record. libmicrohttpd sleeps until the watch is
+ * over and then says the end. Thousands of watchers so cost a record each, no socketpair and no resuming.
  *
  * Stopping: no connection may be suspended when the daemon is stopped, so first nothing new is
  * suspended, then every watch is ended and resumed, the workers are drained, and then it stops.
@@ -35,15 +39,14 @@
 #include "controlplane/api/watch.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <microhttpd.h>
 #include <netinet/in.h>
-#include <poll.h>
 #include <pthread.h>
 #include <strings.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 
-#define IO_THREADS 2
+#define LOOPS 2
 #define WORKERS 40 /* as many writes may share a group commit */
 #define IDLE_TIMEOUT_S 300
 #define DRAIN_B (64u << 20) /* a body up to this is read to its end before it is refused */
@@ -55,8 +58,10 @@ struct sconn { /* one connection, as we know it; refs: the front and libmicrohtt
     struct th_identity *cert; /* of the client certificate, or NULL */
     bool bad_cert;
     bool is_unix;
-    pthread_mutex_t lock;
-    struct hreq *watching;    /* woken when the client goes; guarded by lock */
+    int loop;
+    pthread_mutex_t lock;     /* guards the rest; taken before a request's */
+    struct hreq *watching;    /* woken when the client goes */
+    struct th_tlsconn *tls;   /* while the front has it; NULL for the Unix socket */
     bool gone;
 };
 
@@ -66,16 +71,19 @@ struct fake_address {
     struct sconn *conn;
 };
 
+struct side { /* one loop of the front, as we use it */
+    struct MHD_Daemon *daemon; /* runs in its thread */
+    pthread_mutex_t lock;      /* guards the rest */
+    struct hreq *resumed, **resumed_tail; /* to be resumed in its next turn */
+};
+
 struct th_server {
     struct th_api *api;
-    struct MHD_Daemon *daemon;
+    struct side sides[LOOPS];
     struct th_tlsfront *front;
     struct th_pool *pool;
     struct th_relay *relay;
-    int unix_listener, unix_wake;
     char *unix_path;
-    pthread_t unix_thread;
-    bool has_unix_thread;
     pthread_mutex_t lock;    /* guards stopping and the list of watches */
     bool stopping;
     struct hreq *watches;    /* all requests with a watch */
@@ -109,6 +117,10 @@ struct hreq {
     pthread_mutex_t lock;     /* guards the three below */
     bool woken, suspended, ending;
     struct th_str frame;      /* what is left of the frame at hand */
+    bool direct;              /* atomic: it goes past libmicrohttpd */
+    bool over;                /* it has ended; the loop's thread */
+    struct hreq *resumed_next; /* under the side's lock */
+    bool chunked;             /* the client knows chunks */
     /* stream */
     struct th_relay_stream *stream;
     struct th_html *html;     /* its answer is a page whose links are rewritten */
@@ -141,25 +153,85 @@ static void sconn_unref(struct sconn *c)
 }
 
 /* Takes fd and one reference of c. */
-static void hand_over(struct th_server *s, int fd, struct sconn *c)
+static void hand_over(struct th_server *s, int loop, int fd, struct sconn *c)
 {
     struct fake_address a = {.in6 = {.sin6_family = AF_INET6}, .conn = c};
-    if (MHD_add_connection(s->daemon, fd, (struct sockaddr *)&a, sizeof(a)) != MHD_YES) {
+    c->loop = loop;
+    if (MHD_add_connection(s->sides[loop].daemon, fd, (struct sockaddr *)&a, sizeof(a)) != MHD_YES) {
         th_debug("api", "connection refused", NULL); /* it closed fd */
         sconn_unref(c);
     }
 }
 
-static void *on_tls(void *arg, int fd, struct th_identity *id, bool bad_cert)
+static void *on_tls(void *arg, int loop, struct th_tlsconn *tls, int fd, struct th_identity *id,
+                    bool bad_cert)
 {
     struct th_server *s = arg;
     struct sconn *c = sconn_new(s, id, bad_cert, false);
+    c->tls = tls;
     __atomic_add_fetch(&c->refs, 1, __ATOMIC_RELAXED);
-    hand_over(s, fd, c);
+    hand_over(s, loop, fd, c);
     return c;
 }
 
-static void watch_wake(void *arg);
+static void on_plain(void *arg, int loop, int fd)
+{
+    hand_over(arg, loop, fd, sconn_new(arg, NULL, false, true));
+}
+
+/* Resumes a suspended request, from any thread. libmicrohttpd's own call takes back its signal in a turn
+ * that has already looked for resumed connections; so it is made in the loop's thread, before the turn. */
+static void resume(struct hreq *h)
+{
+    struct th_server *s = h->server;
+    int loop = h->conn->loop;
+    struct side *side = &s->sides[loop];
+    (void)pthread_mutex_lock(&side->lock);
+    bool first = !side->resumed;
+    h->resumed_next = NULL;
+    *side->resumed_tail = h;
+    side->resumed_tail = &h->resumed_next;
+    (void)pthread_mutex_unlock(&side->lock);
+    if (first) {
+        th_tlsfront_want_turn(s->front, loop);
+    }
+}
+
+static void resume_all(struct side *side)
+{
+    (void)pthread_mutex_lock(&side->lock);
+    struct hreq *h = side->resumed;
+    side->resumed = NULL;
+    side->resumed_tail = &side->resumed;
+    (void)pthread_mutex_unlock(&side->lock);
+    while (h) {
+        struct hreq *next = h->resumed_next;
+        MHD_resume_connection(h->mhd);
+        h = next;
+    }
+}
+
+/* libmicrohttpd's turn in a loop. */
+static int on_turn(void *arg, int loop)
+{
+    struct th_server *s = arg;
+    struct side *side = &s->sides[loop];
+    MHD_UNSIGNED_LONG_LONG ms = 0;
+    resume_all(side);
+    (void)MHD_run(side->daemon);
+    if (MHD_get_timeout(side->daemon, &ms) != MHD_YES) {
+        return -1;
+    }
+    return ms > INT_MAX ? INT_MAX : (int)ms;
+}
+
+static int turn_fd(void *arg, int loop)
+{
+    struct th_server *s = arg;
+    return MHD_get_daemon_info(s->sides[loop].daemon, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd;
+}
+
+static void mhd_wake(struct hreq *h);
 
 static void on_gone(void *arg, void *token)
 {
@@ -168,7 +240,7 @@ static void on_gone(void *arg, void *token)
     (void)pthread_mutex_lock(&c->lock);
     c->gone = true;
     if (c->watching) {
-        watch_wake(c->watching);
+        mhd_wake(c->watching);
     }
     (void)pthread_mutex_unlock(&c->lock);
 }
@@ -176,7 +248,11 @@ static void on_gone(void *arg, void *token)
 static void on_release(void *arg, void *token)
 {
     (void)arg;
-    sconn_unref(token);
+    struct sconn *c = token;
+    (void)pthread_mutex_lock(&c->lock);
+    c->tls = NULL;
+    (void)pthread_mutex_unlock(&c->lock);
+    sconn_unref(c);
 }
 
 static bool client_gone(struct sconn *c)
@@ -201,26 +277,6 @@ static void on_connection(void *cls, struct MHD_Connection *conn, void **ctx,
         sconn_unref(*ctx);
         *ctx = NULL;
     }
-}
-
-static void *unix_run(void *arg)
-{
-    struct th_server *s = arg;
-    struct pollfd p[2] = {{.fd = s->unix_listener, .events = POLLIN},
-                          {.fd = s->unix_wake, .events = POLLIN}};
-    for (;;) {
-        if (poll(p, 2, -1) < 0 && errno != EINTR) {
-            break;
-        }
-        if (p[1].revents) {
-            break;
-        }
-        int fd = accept4(s->unix_listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd >= 0) {
-            hand_over(s, fd, sconn_new(s, NULL, false, true));
-        }
-    }
-    return NULL;
 }
 
 /* ---- identity ---- */
@@ -283,16 +339,31 @@ static int identify(struct hreq *h, struct th_err *err)
 
 /* ---- watches ---- */
 
-static void watch_wake(void *arg)
+/* Has libmicrohttpd look at the request again. */
+static void mhd_wake(struct hreq *h)
 {
-    struct hreq *h = arg;
     (void)pthread_mutex_lock(&h->lock);
     h->woken = true;
     if (h->suspended) {
         h->suspended = false;
-        MHD_resume_connection(h->mhd);
+        resume(h);
     }
     (void)pthread_mutex_unlock(&h->lock);
+}
+
+/* From any thread: something has come for a watch or a stream. */
+static void watch_wake(void *arg)
+{
+    struct hreq *h = arg;
+    if (!__atomic_load_n(&h->direct, __ATOMIC_ACQUIRE)) {
+        mhd_wake(h);
+        return;
+    }
+    (void)pthread_mutex_lock(&h->conn->lock);
+    if (h->conn->tls) {
+        th_tlsfront_stream_wake(h->conn->tls);
+    }
+    (void)pthread_mutex_unlock(&h->conn->lock);
 }
 
 /* Sleeps until the next wake. False when one came meanwhile. */
@@ -309,44 +380,101 @@ static bool watch_sleep(struct hreq *h)
     return slept;
 }
 
-static ssize_t watch_read(void *cls, uint64_t pos, char *buf, size_t max)
+static bool watch_ending(struct hreq *h)
 {
-    (void)pos;
-    struct hreq *h = cls;
+    (void)pthread_mutex_lock(&h->lock);
+    h->woken = false;
+    bool ending = h->ending;
+    (void)pthread_mutex_unlock(&h->lock);
+    return ending;
+}
+
+/* Fills buf with frames. *ret_end is th_apiwatch_next's answer when there are no more for now. */
+static size_t watch_fill(struct hreq *h, char *buf, size_t max, int *ret_end)
+{
     size_t n = 0;
-    for (;;) {
-        if (h->frame.n > 0) {
-            size_t take = h->frame.n < max - n ? h->frame.n : max - n;
-            memcpy(buf + n, h->frame.p, take);
-            h->frame.p += take;
-            h->frame.n -= take;
-            n += take;
-            if (n == max) {
-                return (ssize_t)n;
+    *ret_end = 1;
+    while (n < max) {
+        if (h->frame.n == 0) {
+            *ret_end = th_apiwatch_next(h->resp.watch, &h->frame);
+            if (*ret_end <= 0) {
+                h->frame = (struct th_str){NULL, 0};
+                break;
             }
         }
-        (void)pthread_mutex_lock(&h->lock);
-        h->woken = false;
-        bool ending = h->ending;
-        (void)pthread_mutex_unlock(&h->lock);
-        if (ending || client_gone(h->conn)) {
-            return n > 0 ? (ssize_t)n : MHD_CONTENT_READER_END_OF_STREAM;
+        size_t take = h->frame.n < max - n ? h->frame.n : max - n;
+        memcpy(buf + n, h->frame.p, take);
+        h->frame.p += take;
+        h->frame.n -= take;
+        n += take;
+    }
+    return n;
+}
+
+#define CHUNK_HEAD_MAX 8 /* six digits and the end of the line */
+#define CHUNK_TAIL 2
+
+/* A watch past libmicrohttpd: as many frames as fit make one chunk and one TLS record. */
+static ssize_t direct_read(void *arg, char *buf, size_t max)
+{
+    struct hreq *h = arg;
+    if (h->over || watch_ending(h)) {
+        return -1;
+    }
+    if (max == 0) { /* the client does not read: is it cut off? */
+        return th_apiwatch_cut(h->resp.watch) ? -1 : 0;
+    }
+    int more;
+    size_t n = watch_fill(h, buf + CHUNK_HEAD_MAX, max - CHUNK_HEAD_MAX - CHUNK_TAIL, &more);
+    if (more < 0) {
+        h->over = true;
+        mhd_wake(h); /* it says the end */
+    }
+    if (n == 0) {
+        return more < 0 ? -1 : 0;
+    }
+    char head[CHUNK_HEAD_MAX + 1];
+    size_t head_n = (size_t)snprintf(head, sizeof(head), "%zx\r\n", n);
+    memcpy(buf, head, head_n);
+    memmove(buf + head_n, buf + CHUNK_HEAD_MAX, n);
+    memcpy(buf + head_n + n, "\r\n", CHUNK_TAIL);
+    return (ssize_t)(head_n + n + CHUNK_TAIL);
+}
+
+/* libmicrohttpd has sent the head of a chunked answer through TLS: the rest goes past it. */
+static void go_direct(struct hreq *h)
+{
+    struct sconn *c = h->conn;
+    (void)pthread_mutex_lock(&c->lock);
+    if (c->tls && h->chunked) {
+        __atomic_store_n(&h->direct, true, __ATOMIC_RELEASE);
+        th_tlsfront_stream(c->tls, direct_read, h);
+    }
+    (void)pthread_mutex_unlock(&c->lock);
+}
+
+static ssize_t watch_read(void *cls, uint64_t pos, char *buf, size_t max)
+{
+    struct hreq *h = cls;
+    if (pos == 0 && !h->direct) {
+        go_direct(h);
+    }
+    for (;;) {
+        if (watch_ending(h) || client_gone(h->conn) || h->over) {
+            return MHD_CONTENT_READER_END_OF_STREAM;
         }
-        struct th_str frame = {NULL, 0};
-        int r = th_apiwatch_next(h->resp.watch, &frame);
-        if (r > 0) {
-            h->frame = frame;
-            continue;
-        }
+        int more = 0;
+        size_t n = h->direct ? 0 : watch_fill(h, buf, max, &more);
         if (n > 0) {
-            if (r == 0) { /* the next call must look again */
+            if (more <= 0) { /* the next call must look again */
                 (void)pthread_mutex_lock(&h->lock);
                 h->woken = true;
                 (void)pthread_mutex_unlock(&h->lock);
             }
+            h->over = more < 0;
             return (ssize_t)n;
         }
-        if (r < 0) {
+        if (more < 0) {
             return MHD_CONTENT_READER_END_OF_STREAM;
         }
         if (watch_sleep(h)) {
@@ -394,6 +522,9 @@ static void list_del(struct hreq *h)
     }
     (void)pthread_mutex_lock(&h->conn->lock);
     h->conn->watching = NULL;
+    if (h->direct && h->conn->tls) {
+        th_tlsfront_stream(h->conn->tls, NULL, NULL);
+    }
     (void)pthread_mutex_unlock(&h->conn->lock);
     struct th_server *s = h->server;
     (void)pthread_mutex_lock(&s->lock);
@@ -538,9 +669,19 @@ static ssize_t stream_read(void *cls, uint64_t pos, char *buf, size_t max)
     }
 }
 
+/* What closes an upgraded connection, after its request is gone. */
+struct upgraded {
+    struct MHD_UpgradeResponseHandle *urh;
+    struct th_server *server;
+    int loop;
+};
+
 static void upgrade_done(void *arg)
 {
-    (void)MHD_upgrade_action(arg, MHD_UPGRADE_ACTION_CLOSE);
+    struct upgraded *u = arg;
+    (void)MHD_upgrade_action(u->urh, MHD_UPGRADE_ACTION_CLOSE);
+    th_tlsfront_want_turn(u->server->front, u->loop);
+    free(u);
 }
 
 static void on_upgrade(void *cls, struct MHD_Connection *mhd, void *ctx, const char *extra,
@@ -549,7 +690,9 @@ static void on_upgrade(void *cls, struct MHD_Connection *mhd, void *ctx, const c
     (void)mhd;
     (void)ctx;
     struct hreq *h = cls;
-    th_relay_pump(th_steal(&h->stream), sock, extra, extra_n, upgrade_done, urh);
+    struct upgraded *u = TH_NEW(struct upgraded);
+    *u = (struct upgraded){urh, h->server, h->conn->loop};
+    th_relay_pump(th_steal(&h->stream), sock, extra, extra_n, upgrade_done, u);
 }
 
 /* The headers of a proxied answer as the client is to see them. True when it is a page whose links
@@ -689,7 +832,7 @@ static void handle_in_worker(void *arg)
     struct th_flow *flow = th_api_flow(h->server->api);
     struct th_flow_class c = h->flow; /* h may be gone once it is resumed */
     handle(h);
-    MHD_resume_connection(h->mhd);
+    resume(h);
     th_flow_finish(flow, &c);
 }
 
@@ -720,7 +863,7 @@ static enum MHD_Result handle_body(struct hreq *h)
         MHD_suspend_connection(h->mhd);
         r = th_flow_submit(th_api_flow(s->api), &h->flow, handle_in_worker, h, &err);
         if (r < 0) {
-            MHD_resume_connection(h->mhd);
+            resume(h);
         }
     }
     (void)pthread_mutex_unlock(&s->lock);
@@ -775,11 +918,11 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd, const c
 {
     (void)cls;
     (void)url;
-    (void)version;
     struct hreq *h = *ctx;
     switch (h->state) {
     case HREQ_HEAD:
         h->mhd = mhd;
+        h->chunked = th_streq(version, MHD_HTTP_VERSION_1_1);
         return begin(h, method);
     case HREQ_BODY:
         if (*data_n > 0) {
@@ -865,89 +1008,82 @@ static void on_log(void *cls, const char *fmt, va_list ap)
     }
 }
 
-static int start_unix(struct th_server *s, const char *path, struct th_err *err)
+static struct MHD_Daemon *start_daemon(struct th_server *s)
+{
+    unsigned flags = MHD_USE_NO_LISTEN_SOCKET | MHD_USE_EPOLL | MHD_USE_ITC |
+                     MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE;
+    if (th_log_enabled(TH_LOG_DEBUG, "http")) {
+        flags |= MHD_USE_ERROR_LOG; /* it would make its texts for nobody */
+    }
+    return MHD_start_daemon(
+        flags, 0, NULL, NULL, on_request, s, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,
+        MHD_OPTION_URI_LOG_CALLBACK, on_uri, s, MHD_OPTION_NOTIFY_COMPLETED, on_completed, s,
+        MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes,
+        NULL, MHD_OPTION_CONNECTION_LIMIT, (unsigned)TH_LIMIT_CONNECTIONS,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)TH_LIMIT_HEADER_B,
+        MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_TIMEOUT_S, MHD_OPTION_END);
+}
+
+static int listen_unix(struct th_server *s, const char *path, struct th_err *err)
 {
     (void)unlink(path);
-    s->unix_listener = th_io_unix_listen(path, 0600, 128, err);
-    if (s->unix_listener < 0) {
-        return s->unix_listener;
+    int fd = th_io_unix_listen(path, 0600, 128, err);
+    if (fd >= 0) {
+        (void)th_io_set_nonblock(fd, true);
+        s->unix_path = th_xstrdup(path);
     }
-    (void)th_io_set_nonblock(s->unix_listener, true);
-    s->unix_path = th_xstrdup(path);
-    s->unix_wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (s->unix_wake < 0 || pthread_create(&s->unix_thread, NULL, unix_run, s) != 0) {
-        return th_fail_errno(err, errno, TH_R_IO, "starting the Unix socket's thread");
-    }
-    s->has_unix_thread = true;
-    return 0;
+    return fd;
 }
 
 int th_server_start(const struct th_server_opts *o, struct th_server **ret, struct th_err *err)
 {
     struct th_server *s = TH_NEW(struct th_server);
     s->api = o->api;
-    s->unix_listener = -1;
-    s->unix_wake = -1;
     (void)pthread_mutex_init(&s->lock, NULL);
     s->pool = th_pool_new("api", WORKERS);
     th_flow_seats(th_api_flow(o->api), WORKERS, start_job, s);
     s->relay = th_relay_new();
-    s->daemon = MHD_start_daemon(
-        MHD_USE_NO_LISTEN_SOCKET | MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC |
-            MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE | MHD_USE_ERROR_LOG,
-        0, NULL, NULL, on_request, s, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,
-        MHD_OPTION_THREAD_POOL_SIZE, (unsigned)IO_THREADS, MHD_OPTION_URI_LOG_CALLBACK, on_uri, s,
-        MHD_OPTION_NOTIFY_COMPLETED, on_completed, s, MHD_OPTION_NOTIFY_CONNECTION, on_connection,
-        s, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL, MHD_OPTION_CONNECTION_LIMIT,
-        (unsigned)TH_LIMIT_CONNECTIONS, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-        (size_t)TH_LIMIT_HEADER_B, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_TIMEOUT_S,
-        MHD_OPTION_END);
-    int r = s->daemon ? 0 : th_fail_errno(err, errno, TH_R_INTERNAL, "starting the HTTP server");
-    if (r >= 0 && o->listen_ip) {
+    int r = 0;
+    for (size_t i = 0; r >= 0 && i < LOOPS; i++) {
+        struct side *side = &s->sides[i];
+        (void)pthread_mutex_init(&side->lock, NULL);
+        side->resumed_tail = &side->resumed;
+        side->daemon = start_daemon(s);
+        r = side->daemon ? 0 : th_fail_errno(err, errno, TH_R_INTERNAL, "starting the HTTP server");
+    }
+    th_autoclose int unix_fd = -1;
+    if (r >= 0 && o->unix_socket) {
+        r = unix_fd = listen_unix(s, o->unix_socket, err);
+    }
+    if (r >= 0) {
         struct th_tlsfront_opts fo = {.ip = o->listen_ip,
                                       .port = o->listen_port,
                                       .cert_pem = o->cert_pem,
                                       .key_pem = o->key_pem,
                                       .client_ca_pem = o->client_ca_pem,
+                                      .unix_listener = unix_fd,
+                                      .loops = LOOPS,
                                       .fn = on_tls,
+                                      .plain = on_plain,
                                       .gone = on_gone,
                                       .release = on_release,
+                                      .turn = on_turn,
+                                      .turn_fd = turn_fd,
                                       .arg = s};
         r = th_tlsfront_start(&fo, &s->front, err);
-    }
-    if (r >= 0 && o->unix_socket) {
-        r = start_unix(s, o->unix_socket, err);
     }
     if (r < 0) {
         th_server_stop(s);
         return r;
     }
+    unix_fd = -1; /* the front's */
     *ret = s;
     return 0;
 }
 
 int th_server_port(const struct th_server *s)
 {
-    return s->front ? th_tlsfront_port(s->front) : 0;
-}
-
-static void stop_unix(struct th_server *s)
-{
-    if (s->has_unix_thread) {
-        uint64_t one = 1;
-        (void)!write(s->unix_wake, &one, sizeof(one));
-        (void)pthread_join(s->unix_thread, NULL);
-    }
-    if (s->unix_listener >= 0) {
-        (void)close(s->unix_listener);
-    }
-    if (s->unix_wake >= 0) {
-        (void)close(s->unix_wake);
-    }
-    if (s->unix_path) {
-        (void)unlink(s->unix_path);
-        free(s->unix_path);
-    }
+    return th_tlsfront_port(s->front);
 }
 
 void th_server_stop(struct th_server *s)
@@ -958,7 +1094,6 @@ void th_server_stop(struct th_server *s)
     if (s->front) {
         th_tlsfront_stop_accepting(s->front);
     }
-    stop_unix(s);
     (void)pthread_mutex_lock(&s->lock);
     s->stopping = true;
     for (struct hreq *h = s->watches; h; h = h->next) {
@@ -966,17 +1101,27 @@ void th_server_stop(struct th_server *s)
         h->ending = true;
         if (h->suspended) {
             h->suspended = false;
-            MHD_resume_connection(h->mhd);
+            resume(h);
         }
         (void)pthread_mutex_unlock(&h->lock);
     }
     (void)pthread_mutex_unlock(&s->lock);
     th_pool_free(s->pool);
     th_relay_free(s->relay);
-    if (s->daemon) {
-        MHD_stop_daemon(s->daemon);
+    if (s->front) {
+        th_tlsfront_stop(s->front);
+    }
+    for (size_t i = 0; i < LOOPS; i++) {
+        if (s->sides[i].daemon) {
+            resume_all(&s->sides[i]);
+            MHD_stop_daemon(s->sides[i].daemon);
+        }
     }
     th_tlsfront_free(s->front);
+    if (s->unix_path) {
+        (void)unlink(s->unix_path);
+        free(s->unix_path);
+    }
     (void)pthread_mutex_destroy(&s->lock);
     free(s);
 }

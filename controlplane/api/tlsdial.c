@@ -1,6 +1,6 @@
 /* TLS towards others: the Services of aggregated APIs and pods that speak HTTPS.
  *
- * A dialed connection is relayed by the same thread and steps as accepted ones (tlsfront.c); only its
+ * A dialed connection is relayed by the same threads and steps as accepted ones (tlsrelay.c); only its
  * beginning differs: this side speaks first, and checks the other's certificate. The plain end is
  * given out at once, so whoever dials writes its request without waiting for the handshake. A
  * handshake that fails closes the plain end; the reason stays in a note that both hold.
@@ -52,7 +52,7 @@ char *th_dial_note_why(struct th_dial_note *n)
     return why;
 }
 
-static char *bad_certificate(struct conn *c)
+static char *bad_certificate(struct th_tlsconn *c)
 {
     static const char failed[] = "tls: failed to verify certificate: x509: ";
     unsigned status = gnutls_session_get_verify_cert_status(c->tls);
@@ -70,7 +70,7 @@ static char *bad_certificate(struct conn *c)
     return th_xasprintf("%scertificate is not valid", failed);
 }
 
-static char *why_failed(struct conn *c, int r)
+static char *why_failed(struct th_tlsconn *c, int r)
 {
     switch (r) {
     case 0:
@@ -99,7 +99,7 @@ static char *why_failed(struct conn *c, int r)
     }
 }
 
-void th_tlsdial_failed(struct conn *c, int r)
+void th_tlsdial_failed(struct th_tlsconn *c, int r)
 {
     if (!c->note) {
         return;
@@ -111,20 +111,16 @@ void th_tlsdial_failed(struct conn *c, int r)
     (void)pthread_mutex_unlock(&c->note->lock);
 }
 
-void th_tlsdial_adopt(struct th_tlsfront *f)
+void th_tlsdial_begin(struct th_tlsconn *dialed)
 {
-    (void)pthread_mutex_lock(&f->lock);
-    struct conn *list = f->dialed;
-    f->dialed = NULL;
-    (void)pthread_mutex_unlock(&f->lock);
-    while (list) {
-        struct conn *c = list;
-        list = c->next;
-        th_tlsconn_shake_begin(f, c);
+    while (dialed) {
+        struct th_tlsconn *c = dialed;
+        dialed = c->next;
+        th_conn_shake_begin(c);
     }
 }
 
-static int load(struct conn *c, const struct th_tls_peer *p)
+static int load(struct th_tlsconn *c, const struct th_tls_peer *p)
 {
     int r = gnutls_certificate_allocate_credentials(&c->own_cred);
     if (r >= 0 && p->ca_pem) {
@@ -154,7 +150,7 @@ int th_tlsdial(struct th_tlsfront *f, int fd, const struct th_tls_peer *peer, in
                struct th_dial_note **ret_note, struct th_err *err)
 {
     int pair[2];
-    struct conn *c = TH_NEW(struct conn);
+    struct th_tlsconn *c = TH_NEW(struct th_tlsconn);
     c->net = fd;
     c->plain = -1;
     c->note = note_new(peer->name);
@@ -163,7 +159,7 @@ int th_tlsdial(struct th_tlsfront *f, int fd, const struct th_tls_peer *peer, in
     if (r < 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) < 0) {
         (void)close(fd);
         th_dial_note_unref(c->note); /* the caller's */
-        th_tlsconn_free(c);
+        th_conn_free(c);
         return th_fail(err, TH_R_UNAVAILABLE, "tls: %s",
                        r < 0 ? gnutls_strerror(r) : strerror(errno));
     }
@@ -174,13 +170,14 @@ int th_tlsdial(struct th_tlsfront *f, int fd, const struct th_tls_peer *peer, in
     if (!peer->insecure) {
         gnutls_session_set_verify_cert(c->tls, c->note->name, 0);
     }
-    th_tlsconn_transport(c);
+    th_relay_transport(c);
     *ret_plain = pair[1];
     *ret_note = c->note;
-    (void)pthread_mutex_lock(&f->lock);
-    c->next = f->dialed;
-    f->dialed = c;
-    (void)pthread_mutex_unlock(&f->lock);
-    th_tlsfront_poke(f);
+    struct th_loop *l = c->loop = th_loop_pick(f);
+    (void)pthread_mutex_lock(&l->lock);
+    c->next = l->dialed;
+    l->dialed = c;
+    (void)pthread_mutex_unlock(&l->lock);
+    th_loop_poke(l);
     return 0;
 }

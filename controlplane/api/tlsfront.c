@@ -1,26 +1,21 @@
-/* TLS in front of libmicrohttpd.
+/* TLS in front of libmicrohttpd, and the loops that both run in.
  *
- * libmicrohttpd's own TLS cannot carry upgraded connections in bulk, so TLS ends here: one thread
- * with one epoll accepts, shakes hands without blocking, and then moves bytes between the GnuTLS
- * session and one end of a socketpair; the other end is a plain connection for the HTTP server.
+ * libmicrohttpd's own TLS cannot carry upgraded connections in bulk, so TLS ends here: a loop, one
+ * thread with one epoll, shakes hands without blocking, and then moves bytes between the GnuTLS session
+ * and one end of a socketpair (tlsrelay.c); the other end is a plain connection of the HTTP server. That
+ * has no thread of its own: the loop gives it its turn after it was handed something, so a request
+ * crosses from TLS to HTTP and back without a switch of threads.
  *
+ *   loop 0       accepts, and gives each connection to the loop that has the fewest
  *   handshaking  in a FIFO with one fixed deadline; at the cap the oldest goes, since a pause of
  *                accept would delay everybody for the sake of stalled peers
- *   relaying     both descriptors edge-triggered; a pump runs until both directions would block,
- *                at most ROUNDS times, and then goes to the end of the ready list, so that one bulk
- *                transfer does not starve the others
+ *   relaying     until one side ends
+ *   plain        connections of the Unix socket: the HTTP server's from the start
  *
- * Memory: what cannot be written at once is kept per connection (one record at most in each
- * direction), the working buffers belong to the thread; an idle connection holds its session and
- * three descriptors. Back-pressure is the sockets' own: a side that does not read stops the other.
- *
- * With edge-triggered epoll, GNUTLS_E_AGAIN does not mean that the socket is empty: only our pull
- * function knows, by its own recv. It reads ahead 16 KB, and what it has read is used up before the
- * pump may rest. A record that GnuTLS could not send must be sent again with the same data.
+ * An idle connection holds its session and three descriptors.
  */
 #include "controlplane/api/tlsfront_priv.h"
 
-#include "base/alloc.h"
 #include "base/clock.h"
 #include "base/encode.h"
 #include "base/io.h"
@@ -35,62 +30,17 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 
-/* ---- transport under GnuTLS ---- */
-
-static ssize_t pull(gnutls_transport_ptr_t ptr, void *to, size_t n)
-{
-    struct conn *c = ptr;
-    if (c->ahead_n == 0) {
-        if (!c->ahead) {
-            c->ahead = th_xmalloc(CHUNK);
-        }
-        ssize_t r = recv(c->net, c->ahead, CHUNK, 0);
-        if (r <= 0) {
-            if (r == 0) {
-                c->net_eof = true;
-            } else {
-                c->sys_errno = errno;
-            }
-            gnutls_transport_set_errno(c->tls, r == 0 ? 0 : errno);
-            return r;
-        }
-        c->ahead_off = 0;
-        c->ahead_n = (size_t)r;
-    }
-    size_t take = n < c->ahead_n ? n : c->ahead_n;
-    memcpy(to, c->ahead + c->ahead_off, take);
-    c->ahead_off += take;
-    c->ahead_n -= take;
-    return (ssize_t)take;
-}
-
-static ssize_t push(gnutls_transport_ptr_t ptr, const giovec_t *iov, int n)
-{
-    struct conn *c = ptr;
-    struct msghdr m = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)n};
-    ssize_t r = sendmsg(c->net, &m, MSG_NOSIGNAL);
-    if (r < 0) {
-        c->sys_errno = errno;
-        gnutls_transport_set_errno(c->tls, errno);
-    }
-    return r;
-}
-
-static int pull_timeout(gnutls_transport_ptr_t ptr, unsigned ms)
-{
-    (void)ptr;
-    (void)ms;
-    return 1; /* never asked to wait: the session is non-blocking */
-}
+#define EVENTS 64
+#define TURNS 8 /* of the HTTP server in a row, while it says that it has more to do */
 
 /* ---- lists ---- */
 
-static void ring_init(struct conn *r)
+static void ring_init(struct th_tlsconn *r)
 {
     r->prev = r->next = r;
 }
 
-static void ring_add(struct conn *r, struct conn *c)
+static void ring_add(struct th_tlsconn *r, struct th_tlsconn *c)
 {
     c->prev = r->prev;
     c->next = r;
@@ -98,13 +48,13 @@ static void ring_add(struct conn *r, struct conn *c)
     r->prev = c;
 }
 
-static void ring_del(struct conn *c)
+static void ring_del(struct th_tlsconn *c)
 {
     c->prev->next = c->next;
     c->next->prev = c->prev;
 }
 
-void th_tlsconn_free(struct conn *c)
+void th_conn_free(struct th_tlsconn *c)
 {
     gnutls_deinit(c->tls);
     if (c->own_cred) {
@@ -118,160 +68,40 @@ void th_tlsconn_free(struct conn *c)
 }
 
 /* Closes now; the memory goes after this round, since its events may still be in hand. */
-static void conn_drop(struct th_tlsfront *f, struct conn *c)
+void th_conn_drop(struct th_tlsconn *c)
 {
+    struct th_loop *l = c->loop;
     if (c->dead) {
         return;
     }
     c->dead = true;
+    c->stream = NULL;
     ring_del(c);
-    *(c->state == CONN_HANDSHAKE ? &f->n_handshakes : &f->n_relays) -= 1;
+    *(c->state == TH_CONN_HANDSHAKE ? &l->n_handshakes : &l->n_relays) -= 1;
+    (void)__atomic_sub_fetch(&l->load, 1, __ATOMIC_RELAXED);
     (void)close(c->net);
     if (c->plain >= 0) {
         (void)close(c->plain);
+        l->want_turn = true;
     }
     if (c->token) {
-        f->cb.gone(f->cb.arg, c->token);
-        f->cb.release(f->cb.arg, c->token);
+        l->front->cb.gone(l->front->cb.arg, c->token);
+        l->front->cb.release(l->front->cb.arg, c->token);
         c->token = NULL;
     }
-    c->next = f->graveyard;
-    f->graveyard = c;
+    c->next = l->graveyard;
+    l->graveyard = c;
 }
 
-static void make_ready(struct th_tlsfront *f, struct conn *c)
+void th_conn_ready(struct th_tlsconn *c)
 {
+    struct th_loop *l = c->loop;
     if (!c->ready && !c->dead) {
         c->ready = true;
         c->ready_next = NULL;
-        *f->ready_tail = c;
-        f->ready_tail = &c->ready_next;
+        *l->ready_tail = c;
+        l->ready_tail = &c->ready_next;
     }
-}
-
-/* ---- relaying ---- */
-
-/* One step from the client to the server. 1 moved, 0 would block, -1 broken. */
-static int step_in(struct th_tlsfront *f, struct conn *c)
-{
-    if (c->to_plain_n > 0) {
-        ssize_t w = send(c->plain, c->to_plain + c->to_plain_off, c->to_plain_n, MSG_NOSIGNAL);
-        if (w < 0) {
-            return errno == EAGAIN || errno == EINTR ? 0 : -1;
-        }
-        c->to_plain_off += (size_t)w;
-        c->to_plain_n -= (size_t)w;
-        if (c->to_plain_n == 0) {
-            free(c->to_plain);
-            c->to_plain = NULL;
-        }
-        return 1;
-    }
-    if (c->tls_eof) {
-        if (!c->shut_plain) {
-            c->shut_plain = true;
-            if (c->token) {
-                f->cb.gone(f->cb.arg, c->token);
-            }
-            (void)shutdown(c->plain, SHUT_WR);
-        }
-        return 0;
-    }
-    ssize_t n = gnutls_record_recv(c->tls, f->buf, sizeof(f->buf));
-    if (n == GNUTLS_E_AGAIN || n == GNUTLS_E_INTERRUPTED) {
-        return c->ahead_n > 0 ? 1 : 0;
-    }
-    if (n == GNUTLS_E_REHANDSHAKE || (n < 0 && !gnutls_error_is_fatal((int)n))) {
-        return 1;
-    }
-    if (n <= 0) {
-        c->tls_eof = true; /* close_notify, or the peer just went */
-        return n == 0 || c->net_eof ? 1 : -1;
-    }
-    ssize_t w = send(c->plain, f->buf, (size_t)n, MSG_NOSIGNAL);
-    if (w < 0 && errno != EAGAIN && errno != EINTR) {
-        return -1;
-    }
-    size_t done = w > 0 ? (size_t)w : 0;
-    if (done < (size_t)n) {
-        c->to_plain = th_xmemdup(f->buf + done, (size_t)n - done);
-        c->to_plain_off = 0;
-        c->to_plain_n = (size_t)n - done;
-    }
-    return 1;
-}
-
-/* One step from the server to the client. */
-static int step_out(struct th_tlsfront *f, struct conn *c)
-{
-    if (c->to_tls_n > 0) {
-        ssize_t w = gnutls_record_send(c->tls, c->to_tls, c->to_tls_n);
-        if (w == GNUTLS_E_AGAIN || w == GNUTLS_E_INTERRUPTED) {
-            return 0;
-        }
-        if (w < 0) {
-            return -1;
-        }
-        if ((size_t)w < c->to_tls_n) {
-            memmove(c->to_tls, c->to_tls + w, c->to_tls_n - (size_t)w);
-        }
-        c->to_tls_n -= (size_t)w;
-        if (c->to_tls_n == 0) {
-            free(c->to_tls);
-            c->to_tls = NULL;
-        }
-        return 1;
-    }
-    if (c->plain_eof) {
-        if (!c->shut_tls) {
-            int r = gnutls_bye(c->tls, GNUTLS_SHUT_WR);
-            if (r == GNUTLS_E_AGAIN || r == GNUTLS_E_INTERRUPTED) {
-                return 0;
-            }
-            c->shut_tls = true;
-            (void)shutdown(c->net, SHUT_WR);
-        }
-        return 0;
-    }
-    ssize_t n = recv(c->plain, f->buf, sizeof(f->buf), 0);
-    if (n < 0) {
-        return errno == EAGAIN || errno == EINTR ? 0 : -1;
-    }
-    if (n == 0) {
-        c->plain_eof = true;
-        return 1;
-    }
-    ssize_t w = gnutls_record_send(c->tls, f->buf, (size_t)n);
-    if (w < 0 && w != GNUTLS_E_AGAIN && w != GNUTLS_E_INTERRUPTED) {
-        return -1;
-    }
-    size_t done = w > 0 ? (size_t)w : 0;
-    if (done < (size_t)n) {
-        c->to_tls = th_xmemdup(f->buf + done, (size_t)n - done);
-        c->to_tls_n = (size_t)n - done;
-    }
-    return 1;
-}
-
-static void pump(struct th_tlsfront *f, struct conn *c)
-{
-    for (int i = 0; i < ROUNDS; i++) {
-        int in = step_in(f, c);
-        int out = in < 0 ? -1 : step_out(f, c);
-        if (in < 0 || out < 0 || (c->shut_tls && c->plain_eof)) {
-            /* The server is done: what the client still sends nobody reads. */
-            conn_drop(f, c);
-            return;
-        }
-        if (in == 0 && out == 0) {
-            if (c->ahead_n == 0) {
-                free(c->ahead);
-                c->ahead = NULL;
-            }
-            return;
-        }
-    }
-    make_ready(f, c);
 }
 
 /* ---- handshakes ---- */
@@ -288,7 +118,7 @@ static char *dn_part(gnutls_x509_crt_t crt, const char *oid, unsigned i)
 }
 
 /* The subject of the client's certificate, or NULL; *ret_bad when it is not one of ours. */
-static struct th_identity *peer_of(struct conn *c, bool *ret_bad)
+static struct th_identity *peer_of(struct th_tlsconn *c, bool *ret_bad)
 {
     unsigned n = 0;
     const gnutls_datum_t *chain = gnutls_certificate_get_peers(c->tls, &n);
@@ -322,51 +152,48 @@ static struct th_identity *peer_of(struct conn *c, bool *ret_bad)
     return id;
 }
 
-/* c->plain is in place and nobody is told: the other end was given away when it was dialed. */
-static void begin_dialed(struct th_tlsfront *f, struct conn *c)
+/* c->plain is in place: relaying begins. */
+static bool relay_from_now(struct th_tlsconn *c)
 {
-    struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = c};
-    if (epoll_ctl(f->epoll, EPOLL_CTL_ADD, c->plain, &ev) < 0) {
-        conn_drop(f, c);
-        return;
+    struct th_loop *l = c->loop;
+    struct epoll_event ev = {.events = EPOLLIN | EPOLLRDHUP | EPOLLET,
+                             .data.u64 = (uintptr_t)c | TH_TLS_PLAIN_BIT};
+    if (epoll_ctl(l->epoll, EPOLL_CTL_ADD, c->plain, &ev) < 0) {
+        th_conn_drop(c);
+        return false;
     }
     ring_del(c);
-    f->n_handshakes--;
-    c->state = CONN_RELAY;
-    ring_add(&f->relays, c);
-    f->n_relays++;
-    make_ready(f, c);
+    l->n_handshakes--;
+    c->state = TH_CONN_RELAY;
+    ring_add(&l->relays, c);
+    l->n_relays++;
+    th_conn_ready(c);
+    return true;
 }
 
-static void begin_relay(struct th_tlsfront *f, struct conn *c)
+static void begin_relay(struct th_tlsconn *c)
 {
+    struct th_loop *l = c->loop;
     int pair[2];
     bool bad = false;
     struct th_identity *id = peer_of(c, &bad);
-    if (f->n_relays >= TH_LIMIT_CONNECTIONS ||
+    if (l->n_relays >= TH_LIMIT_CONNECTIONS / (size_t)l->front->n_loops ||
         socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) < 0) {
         th_identity_unref(id);
-        conn_drop(f, c);
+        th_conn_drop(c);
         return;
     }
     c->plain = pair[0];
-    struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = c};
-    if (epoll_ctl(f->epoll, EPOLL_CTL_ADD, c->plain, &ev) < 0) {
+    if (!relay_from_now(c)) {
         (void)close(pair[1]);
         th_identity_unref(id);
-        conn_drop(f, c);
         return;
     }
-    ring_del(c);
-    f->n_handshakes--;
-    c->state = CONN_RELAY;
-    ring_add(&f->relays, c);
-    f->n_relays++;
-    c->token = f->cb.fn(f->cb.arg, pair[1], id, bad);
-    make_ready(f, c);
+    c->token = l->front->cb.fn(l->front->cb.arg, l->index, c, pair[1], id, bad);
+    l->want_turn = true;
 }
 
-static void shake(struct th_tlsfront *f, struct conn *c)
+static void shake(struct th_tlsconn *c)
 {
     int r;
     do {
@@ -380,50 +207,45 @@ static void shake(struct th_tlsfront *f, struct conn *c)
     if (r < 0) {
         th_debug("tls", "handshake failed", "error=%s", th_log_q(gnutls_strerror(r)));
         th_tlsdial_failed(c, r);
-        conn_drop(f, c);
+        th_conn_drop(c);
         return;
     }
-    if (c->note) {
-        begin_dialed(f, c);
+    if (c->note) { /* the other end was given away when it was dialed */
+        (void)relay_from_now(c);
     } else {
-        begin_relay(f, c);
+        begin_relay(c);
     }
 }
 
-void th_tlsconn_transport(struct conn *c)
+void th_conn_shake_begin(struct th_tlsconn *c)
 {
-    static const gnutls_datum_t alpn = {(unsigned char *)"http/1.1", 8};
-    (void)gnutls_alpn_set_protocols(c->tls, &alpn, 1, 0);
-    gnutls_transport_set_ptr(c->tls, c);
-    gnutls_transport_set_pull_function(c->tls, pull);
-    gnutls_transport_set_vec_push_function(c->tls, push);
-    gnutls_transport_set_pull_timeout_function(c->tls, pull_timeout);
-    gnutls_handshake_set_timeout(c->tls, 0);
-}
-
-void th_tlsconn_shake_begin(struct th_tlsfront *f, struct conn *c)
-{
+    struct th_loop *l = c->loop;
     c->deadline_ms = th_mono_ms() + TH_LIMIT_TLS_HANDSHAKE_MS;
-    if (f->n_handshakes >= TH_LIMIT_TLS_HANDSHAKES) {
-        conn_drop(f, f->handshakes.next);
+    if (l->n_handshakes >= TH_LIMIT_TLS_HANDSHAKES / (size_t)l->front->n_loops) {
+        th_conn_drop(l->handshakes.next);
     }
-    ring_add(&f->handshakes, c);
-    f->n_handshakes++;
-    struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = c};
-    if (epoll_ctl(f->epoll, EPOLL_CTL_ADD, c->net, &ev) < 0) {
-        conn_drop(f, c);
+    ring_add(&l->handshakes, c);
+    l->n_handshakes++;
+    struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
+                             .data.u64 = (uintptr_t)c};
+    if (epoll_ctl(l->epoll, EPOLL_CTL_ADD, c->net, &ev) < 0) {
+        th_conn_drop(c);
     }
 }
 
-static void accept_one(struct th_tlsfront *f, int fd)
+/* A TCP connection that this loop was given. */
+static void take_tcp(struct th_loop *l, int fd)
 {
+    struct th_tlsfront *f = l->front;
     int one = 1;
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
-    struct conn *c = TH_NEW(struct conn);
+    struct th_tlsconn *c = TH_NEW(struct th_tlsconn);
+    c->loop = l;
     c->net = fd;
     c->plain = -1;
     if (gnutls_init(&c->tls, GNUTLS_SERVER | GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL) < 0) {
+        (void)__atomic_sub_fetch(&l->load, 1, __ATOMIC_RELAXED);
         (void)close(fd);
         free(c);
         return;
@@ -432,113 +254,230 @@ static void accept_one(struct th_tlsfront *f, int fd)
     (void)gnutls_credentials_set(c->tls, GNUTLS_CRD_CERTIFICATE, f->cred);
     gnutls_certificate_server_set_request(c->tls, f->want_cert ? GNUTLS_CERT_REQUEST
                                                                : GNUTLS_CERT_IGNORE);
-    th_tlsconn_transport(c);
-    th_tlsconn_shake_begin(f, c);
+    th_relay_transport(c);
+    th_conn_shake_begin(c);
 }
 
-static void accept_all(struct th_tlsfront *f)
+static void take_newcomer(struct th_loop *l, struct th_newcomer n)
+{
+    if (!n.is_unix) {
+        take_tcp(l, n.fd);
+        return;
+    }
+    (void)__atomic_sub_fetch(&l->load, 1, __ATOMIC_RELAXED); /* the HTTP server's from now on */
+    l->want_turn = true;
+    l->front->cb.plain(l->front->cb.arg, l->index, n.fd);
+}
+
+struct th_loop *th_loop_pick(struct th_tlsfront *f)
+{
+    struct th_loop *best = &f->loops[0];
+    for (int i = 1; i < f->n_loops; i++) {
+        if (__atomic_load_n(&f->loops[i].load, __ATOMIC_RELAXED) <
+            __atomic_load_n(&best->load, __ATOMIC_RELAXED)) {
+            best = &f->loops[i];
+        }
+    }
+    (void)__atomic_add_fetch(&best->load, 1, __ATOMIC_RELAXED);
+    return best;
+}
+
+static void give(struct th_loop *acceptor, struct th_newcomer n)
+{
+    struct th_loop *to = th_loop_pick(acceptor->front);
+    if (to == acceptor) {
+        take_newcomer(to, n);
+        return;
+    }
+    (void)pthread_mutex_lock(&to->lock);
+    to->inbox = th_xgrow(to->inbox, &to->inbox_cap, to->inbox_n + 1, sizeof(*to->inbox));
+    to->inbox[to->inbox_n++] = n;
+    (void)pthread_mutex_unlock(&to->lock);
+    th_loop_poke(to);
+}
+
+static void accept_all(struct th_loop *l, int listener, bool is_unix)
 {
     for (int i = 0; i < EVENTS; i++) {
-        int fd = accept4(f->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd < 0) {
-            if (errno == EMFILE || errno == ENFILE) {
+            if ((errno == EMFILE || errno == ENFILE) && l->n_handshakes > 0) {
                 /* Give back what stalls longest rather than leave everybody waiting. */
-                if (f->n_handshakes > 0) {
-                    conn_drop(f, f->handshakes.next);
-                }
+                th_conn_drop(l->handshakes.next);
             }
             return;
         }
-        accept_one(f, fd);
+        give(l, (struct th_newcomer){fd, is_unix});
     }
 }
 
-/* ---- the thread ---- */
+/* ---- the threads ---- */
 
-static int timeout_of(struct th_tlsfront *f)
+void th_loop_poke(struct th_loop *l)
 {
-    if (f->ready_head) {
+    uint64_t one = 1;
+    (void)!write(l->wake, &one, sizeof(one));
+}
+
+static int timeout_of(const struct th_loop *l)
+{
+    int64_t at = l->turn_at_ms;
+    if (l->ready_head || l->want_turn) {
         return 0;
     }
-    if (f->n_handshakes == 0) {
+    if (l->n_handshakes > 0 && l->handshakes.next->deadline_ms < at) {
+        at = l->handshakes.next->deadline_ms;
+    }
+    if (at == INT64_MAX) {
         return -1;
     }
-    int64_t ms = f->handshakes.next->deadline_ms - th_mono_ms();
-    return ms < 0 ? 0 : ms > TH_LIMIT_TLS_HANDSHAKE_MS ? TH_LIMIT_TLS_HANDSHAKE_MS : (int)ms;
+    int64_t ms = at - th_mono_ms();
+    return ms < 0 ? 0 : ms > 3600000 ? 3600000 : (int)ms;
 }
 
-/* What still stands in the ready list stays until it has been taken off there. */
-static void bury(struct th_tlsfront *f)
+/* What still stands in a list stays until it has been taken off there. */
+static void bury(struct th_loop *l)
 {
-    struct conn **at = &f->graveyard;
+    struct th_tlsconn **at = &l->graveyard;
     while (*at) {
-        struct conn *c = *at;
-        if (c->ready) {
+        struct th_tlsconn *c = *at;
+        if (c->ready || __atomic_load_n(&c->woken, __ATOMIC_ACQUIRE)) {
             at = &c->next;
         } else {
             *at = c->next;
-            th_tlsconn_free(c);
+            th_conn_free(c);
         }
     }
 }
 
-static void run_ready(struct th_tlsfront *f)
+static void run_ready(struct th_loop *l)
 {
-    struct conn *list = f->ready_head;
-    f->ready_head = NULL;
-    f->ready_tail = &f->ready_head;
+    struct th_tlsconn *list = l->ready_head;
+    l->ready_head = NULL;
+    l->ready_tail = &l->ready_head;
     while (list) {
-        struct conn *c = list;
+        struct th_tlsconn *c = list;
         list = c->ready_next;
         c->ready = false;
         if (!c->dead) {
-            pump(f, c);
+            th_relay_run(c);
         }
     }
 }
 
-static void on_event(struct th_tlsfront *f, void *ptr)
+/* What other threads have left here. */
+static void on_wake(struct th_loop *l)
 {
-    if (ptr == &f->listener) {
-        accept_all(f);
-    } else if (ptr == &f->wake) {
-        uint64_t n;
-        (void)!read(f->wake, &n, sizeof(n));
-        if (__atomic_load_n(&f->stop_accepting, __ATOMIC_ACQUIRE) && f->listener >= 0) {
-            (void)close(f->listener);
-            f->listener = -1;
+    struct th_tlsfront *f = l->front;
+    uint64_t n;
+    (void)!read(l->wake, &n, sizeof(n));
+    l->want_turn = true;
+    (void)pthread_mutex_lock(&l->lock);
+    struct th_tlsconn *woken = l->woken;
+    l->woken = NULL;
+    l->woken_tail = &l->woken;
+    struct th_newcomer *inbox = l->inbox;
+    size_t inbox_n = l->inbox_n;
+    struct th_tlsconn *dialed = l->dialed;
+    l->dialed = NULL;
+    l->inbox = NULL;
+    l->inbox_n = l->inbox_cap = 0;
+    (void)pthread_mutex_unlock(&l->lock);
+    while (woken) {
+        struct th_tlsconn *c = woken;
+        woken = c->woken_next;
+        __atomic_store_n(&c->woken, false, __ATOMIC_RELEASE);
+        c->stream_in = true;
+        th_conn_ready(c);
+    }
+    for (size_t i = 0; i < inbox_n; i++) {
+        take_newcomer(l, inbox[i]);
+    }
+    free(inbox);
+    th_tlsdial_begin(dialed);
+    if (l->index == 0 && __atomic_load_n(&f->stop_accepting, __ATOMIC_ACQUIRE)) {
+        int *all[] = {&f->listener, &f->unix_listener};
+        for (size_t i = 0; i < TH_ARRAY_LEN(all); i++) {
+            if (*all[i] >= 0) {
+                (void)close(*all[i]);
+                *all[i] = -1;
+            }
         }
-        th_tlsdial_adopt(f);
+    }
+}
+
+static void on_event(struct th_loop *l, const struct epoll_event *ev)
+{
+    struct th_tlsfront *f = l->front;
+    void *ptr = ev->data.ptr;
+    if (ptr == &f->listener || ptr == &f->unix_listener) {
+        accept_all(l, *(int *)ptr, ptr == &f->unix_listener);
+    } else if (ptr == &l->wake) {
+        on_wake(l);
+    } else if (ptr == &l->turn_at_ms) {
+        l->want_turn = true;
     } else {
-        struct conn *c = ptr;
+        bool plain = ev->data.u64 & TH_TLS_PLAIN_BIT;
+        struct th_tlsconn *c = (struct th_tlsconn *)(uintptr_t)(ev->data.u64 & ~TH_TLS_PLAIN_BIT);
         if (c->dead) {
             return;
         }
-        if (c->state == CONN_HANDSHAKE) {
-            shake(f, c);
+        if (plain) {
+            th_relay_plain_event(c, ev->events);
         } else {
-            make_ready(f, c);
+            th_relay_net_event(c, ev->events);
+        }
+        if (c->state == TH_CONN_HANDSHAKE) {
+            shake(c);
+        } else {
+            th_conn_ready(c);
         }
     }
+}
+
+static void give_turn(struct th_loop *l)
+{
+    struct th_tlsfront *f = l->front;
+    if (!l->want_turn && (l->turn_at_ms == INT64_MAX || th_mono_ms() < l->turn_at_ms)) {
+        return;
+    }
+    l->want_turn = false;
+    int ms = f->cb.turn ? 0 : -1;
+    for (int i = 0; ms == 0 && i < TURNS; i++) {
+        ms = f->cb.turn(f->cb.arg, l->index);
+    }
+    l->want_turn |= ms == 0;
+    l->turn_at_ms = ms < 0 ? INT64_MAX : th_mono_ms() + ms;
+}
+
+static void round_of(struct th_loop *l, int timeout_ms)
+{
+    struct epoll_event ev[EVENTS];
+    int n = epoll_wait(l->epoll, ev, EVENTS, timeout_ms);
+    for (int i = 0; i < n; i++) {
+        on_event(l, &ev[i]);
+    }
+    run_ready(l);
+    give_turn(l);
+    if (l->n_handshakes > 0) {
+        int64_t now = th_mono_ms();
+        while (l->n_handshakes > 0 && l->handshakes.next->deadline_ms <= now) {
+            th_tlsdial_failed(l->handshakes.next, 0);
+            th_conn_drop(l->handshakes.next);
+        }
+    }
+    bury(l);
 }
 
 static void *run(void *arg)
 {
-    struct th_tlsfront *f = arg;
-    struct epoll_event ev[EVENTS];
-    while (!__atomic_load_n(&f->stop, __ATOMIC_ACQUIRE)) {
-        int n = epoll_wait(f->epoll, ev, EVENTS, timeout_of(f));
-        for (int i = 0; i < n; i++) {
-            on_event(f, ev[i].data.ptr);
-        }
-        run_ready(f);
-        int64_t now = th_mono_ms();
-        while (f->n_handshakes > 0 && f->handshakes.next->deadline_ms <= now) {
-            th_tlsdial_failed(f->handshakes.next, 0);
-            conn_drop(f, f->handshakes.next);
-        }
-        bury(f);
+    struct th_loop *l = arg;
+    while (!__atomic_load_n(&l->front->stop, __ATOMIC_ACQUIRE)) {
+        round_of(l, timeout_of(l));
     }
+    l->want_turn = true;
+    round_of(l, 0); /* answers that were made meanwhile */
+    round_of(l, 0); /* and their way through TLS */
     return NULL;
 }
 
@@ -584,9 +523,6 @@ static bool aes_is_fast(void)
 static int load_credentials(struct th_tlsfront *f, const struct th_tlsfront_opts *o,
                             struct th_err *err)
 {
-    if (!o->ip) {
-        return 0; /* nothing is accepted */
-    }
     gnutls_datum_t cert = {(unsigned char *)o->cert_pem, (unsigned)strlen(o->cert_pem)};
     gnutls_datum_t key = {(unsigned char *)o->key_pem, (unsigned)strlen(o->key_pem)};
     int r = gnutls_certificate_allocate_credentials(&f->cred);
@@ -608,33 +544,69 @@ static int load_credentials(struct th_tlsfront *f, const struct th_tlsfront_opts
     return r >= 0 ? 0 : th_fail(err, TH_R_IO, "TLS certificate: %s", gnutls_strerror(r));
 }
 
+static int add_fd(struct th_loop *l, int fd, void *ptr)
+{
+    struct epoll_event ev = {.events = EPOLLIN, .data.ptr = ptr};
+    return epoll_ctl(l->epoll, EPOLL_CTL_ADD, fd, &ev);
+}
+
+static int start_loop(struct th_tlsfront *f, int index, struct th_err *err)
+{
+    struct th_loop *l = &f->loops[index];
+    if (add_fd(l, l->wake, &l->wake) < 0 ||
+        (f->cb.turn && add_fd(l, f->cb.turn_fd(f->cb.arg, index), &l->turn_at_ms) < 0) ||
+        (index == 0 && f->listener >= 0 && add_fd(l, f->listener, &f->listener) < 0) ||
+        (index == 0 && f->unix_listener >= 0 &&
+         add_fd(l, f->unix_listener, &f->unix_listener) < 0) ||
+        pthread_create(&l->thread, NULL, run, l) != 0) {
+        return th_fail_errno(err, errno, TH_R_IO, "starting the API server's threads");
+    }
+    l->has_thread = true;
+    char name[16];
+    (void)snprintf(name, sizeof(name), "api-io-%d", index % 100);
+    (void)pthread_setname_np(l->thread, name);
+    return 0;
+}
+
+static void init_loop(struct th_tlsfront *f, int index)
+{
+    struct th_loop *l = &f->loops[index];
+    l->front = f;
+    l->index = index;
+    l->epoll = epoll_create1(EPOLL_CLOEXEC);
+    l->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    ring_init(&l->handshakes);
+    ring_init(&l->relays);
+    l->ready_tail = &l->ready_head;
+    l->woken_tail = &l->woken;
+    l->turn_at_ms = INT64_MAX;
+    (void)pthread_mutex_init(&l->lock, NULL);
+}
+
 int th_tlsfront_start(const struct th_tlsfront_opts *o, struct th_tlsfront **ret,
                       struct th_err *err)
 {
     struct th_tlsfront *f = TH_NEW(struct th_tlsfront);
-    ring_init(&f->handshakes);
-    ring_init(&f->relays);
-    f->ready_tail = &f->ready_head;
     f->cb = *o;
-    f->epoll = epoll_create1(EPOLL_CLOEXEC);
-    f->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     f->listener = -1;
-    (void)pthread_mutex_init(&f->lock, NULL);
-    int r = load_credentials(f, o, err);
-    if (r >= 0 && o->ip) {
-        r = listen_on(o->ip, o->port, &f->port, err);
-        f->listener = r;
+    f->unix_listener = -1;
+    f->n_loops = o->loops;
+    f->loops = th_xcalloc((size_t)o->loops, sizeof(*f->loops));
+    for (int i = 0; i < f->n_loops; i++) {
+        init_loop(f, i);
     }
-    struct epoll_event le = {.events = EPOLLIN, .data.ptr = &f->listener};
-    struct epoll_event we = {.events = EPOLLIN, .data.ptr = &f->wake};
-    if (r >= 0 && ((o->ip && epoll_ctl(f->epoll, EPOLL_CTL_ADD, f->listener, &le) < 0) ||
-                   epoll_ctl(f->epoll, EPOLL_CTL_ADD, f->wake, &we) < 0 ||
-                   pthread_create(&f->thread, NULL, run, f) != 0)) {
-        r = th_fail_errno(err, errno, TH_R_IO, "starting the TLS thread");
+    int r = 0;
+    if (o->ip) {
+        r = load_credentials(f, o, err);
+        f->listener = r < 0 ? r : listen_on(o->ip, o->port, &f->port, err);
+        r = f->listener;
+    }
+    f->unix_listener = o->unix_listener;
+    for (int i = 0; r >= 0 && i < f->n_loops; i++) {
+        r = start_loop(f, i, err);
     }
     if (r < 0) {
-        f->stop = true;
-        f->thread = 0;
+        f->unix_listener = -1; /* the caller's still */
         th_tlsfront_free(f);
         return r;
     }
@@ -642,21 +614,56 @@ int th_tlsfront_start(const struct th_tlsfront_opts *o, struct th_tlsfront **ret
     return 0;
 }
 
+void th_tlsfront_want_turn(struct th_tlsfront *f, int loop)
+{
+    th_loop_poke(&f->loops[loop]);
+}
+
 int th_tlsfront_port(const struct th_tlsfront *f)
 {
     return f->port;
 }
 
-void th_tlsfront_poke(struct th_tlsfront *f)
-{
-    uint64_t one = 1;
-    (void)!write(f->wake, &one, sizeof(one));
-}
-
 void th_tlsfront_stop_accepting(struct th_tlsfront *f)
 {
     __atomic_store_n(&f->stop_accepting, true, __ATOMIC_RELEASE);
-    th_tlsfront_poke(f);
+    th_loop_poke(&f->loops[0]);
+}
+
+void th_tlsfront_stop(struct th_tlsfront *f)
+{
+    __atomic_store_n(&f->stop, true, __ATOMIC_RELEASE);
+    for (int i = 0; i < f->n_loops; i++) {
+        struct th_loop *l = &f->loops[i];
+        if (l->has_thread) {
+            th_loop_poke(l);
+            (void)pthread_join(l->thread, NULL);
+            l->has_thread = false;
+        }
+    }
+}
+
+static void free_loop(struct th_loop *l)
+{
+    th_tlsdial_begin(l->dialed);
+    while (l->n_handshakes > 0) {
+        th_conn_drop(l->handshakes.next);
+    }
+    while (l->n_relays > 0) {
+        th_conn_drop(l->relays.next);
+    }
+    while (l->graveyard) {
+        struct th_tlsconn *c = l->graveyard;
+        l->graveyard = c->next;
+        th_conn_free(c);
+    }
+    for (size_t i = 0; i < l->inbox_n; i++) {
+        (void)close(l->inbox[i].fd);
+    }
+    free(l->inbox);
+    (void)close(l->epoll);
+    (void)close(l->wake);
+    (void)pthread_mutex_destroy(&l->lock);
 }
 
 void th_tlsfront_free(struct th_tlsfront *f)
@@ -664,35 +671,22 @@ void th_tlsfront_free(struct th_tlsfront *f)
     if (!f) {
         return;
     }
-    if (f->thread) {
-        __atomic_store_n(&f->stop, true, __ATOMIC_RELEASE);
-        th_tlsfront_poke(f);
-        (void)pthread_join(f->thread, NULL);
-    }
-    th_tlsdial_adopt(f);
-    while (f->n_handshakes > 0) {
-        conn_drop(f, f->handshakes.next);
-    }
-    while (f->n_relays > 0) {
-        conn_drop(f, f->relays.next);
-    }
-    f->ready_head = NULL;
-    while (f->graveyard) {
-        struct conn *c = f->graveyard;
-        f->graveyard = c->next;
-        th_tlsconn_free(c);
+    th_tlsfront_stop(f);
+    for (int i = 0; i < f->n_loops; i++) {
+        free_loop(&f->loops[i]);
     }
     if (f->listener >= 0) {
         (void)close(f->listener);
     }
-    (void)close(f->epoll);
-    (void)close(f->wake);
-    (void)pthread_mutex_destroy(&f->lock);
+    if (f->unix_listener >= 0) {
+        (void)close(f->unix_listener);
+    }
     if (f->cred) {
         gnutls_certificate_free_credentials(f->cred);
     }
     if (f->priority) {
         gnutls_priority_deinit(f->priority);
     }
+    free(f->loops);
     free(f);
 }

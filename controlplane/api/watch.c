@@ -354,6 +354,11 @@ int th_apiwatch_next(struct th_apiwatch *w, struct th_str *ret)
     return -1;
 }
 
+bool th_apiwatch_cut(struct th_apiwatch *w)
+{
+    return w->w && th_watch_cut(w->w);
+}
+
 /* The snapshot that a watch without revision begins with. */
 static int take_snapshot(struct th_call *c, struct th_apiwatch *w, const char *prefix,
                          struct th_err *err)

@@ -11,6 +11,8 @@ void th_apiwatch_attach(struct th_apiwatch *w, th_apiwatch_wake_fn *fn, void *ar
 /* 1: *ret is the next frame (one line of JSON with its newline), valid until the next call;
  * 0: nothing now, a wake will come; -1: the stream has ended. */
 int th_apiwatch_next(struct th_apiwatch *w, struct th_str *ret);
+/* It was cut off for being slow; what next would give is not waited for. */
+bool th_apiwatch_cut(struct th_apiwatch *w);
 /* After it returns no wake runs any more. NULL-safe. */
 void th_apiwatch_close(struct th_apiwatch *w);
 

@@ -120,6 +120,7 @@ int th_watch_open(struct th_store *s, const char *prefix, int64_t from_rv, th_wa
 /* Next event (a new reference) or NULL when none waits. *ret_cut is set when the watcher was too
  * slow and cut off (queue over TH_LIMIT_WATCH_QUEUE): close it, the client lists again. */
 struct th_event *th_watch_next(struct th_watch *w, bool *ret_cut);
+bool th_watch_cut(struct th_watch *w); /* it was cut off; th_watch_next will say so */
 /* Revision up to which this watcher has been offered everything: safe for a BOOKMARK when
  * th_watch_next gave NULL. */
 int64_t th_watch_progress(struct th_watch *w);

@@ -359,6 +359,14 @@ struct th_event *th_watch_next(struct th_watch *w, bool *ret_cut)
     return ev;
 }
 
+bool th_watch_cut(struct th_watch *w)
+{
+    pthread_mutex_lock(&w->lock);
+    bool cut = w->cut;
+    pthread_mutex_unlock(&w->lock);
+    return cut;
+}
+
 int64_t th_watch_progress(struct th_watch *w)
 {
     return w->progress;

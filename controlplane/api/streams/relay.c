@@ -136,7 +136,7 @@ static int connect_to(const struct th_stream_target *t, struct th_err *err)
 
 static struct th_tlsfront *dialer(struct th_relay *r, struct th_err *err)
 {
-    static const struct th_tlsfront_opts none = {.ip = NULL};
+    static const struct th_tlsfront_opts none = {.unix_listener = -1, .loops = 1};
     (void)pthread_mutex_lock(&r->lock);
     if (!r->dialer && th_tlsfront_start(&none, &r->dialer, err) < 0) {
         r->dialer = NULL;
