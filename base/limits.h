@@ -26,6 +26,7 @@
 #define TH_LIMIT_TOKEN_CACHE 1024    /* tokens whose signature is remembered */
 #define TH_LIMIT_WARNINGS_B 4096     /* all Warning headers of an answer together */
 #define TH_LIMIT_WARNING_CUT_B 256   /* each of them, when they would be more */
+#define TH_LIMIT_FORWARDED 32        /* addresses of X-Forwarded-For that are noted */
 #define TH_LIMIT_IMPERSONATE 512     /* Impersonate-* headers of a request */
 #define TH_LIMIT_CREDENTIALS 256 /* of registries, in one keyring */
 #define TH_LIMIT_CREDENTIALS_B (1u << 20) /* a config.json; a Secret has no more either */

@@ -61,7 +61,9 @@ int th_api_new(const struct th_api_opts *o, struct th_api **ret, struct th_err *
         r = th_authn_new(o->token_file, &a->authn, err);
     }
     if (r >= 0 && o->audit_policy_file) {
-        r = th_audit_new(o->audit_policy_file, o->audit_log ? o->audit_log : "-", &a->audit, err);
+        struct th_audit_opts ao = {o->audit_policy_file, o->audit_log, o->audit_log_max_size_mb,
+                                   o->audit_log_max_backups, o->audit_log_max_age_days};
+        r = th_audit_new(&ao, &a->audit, err);
     }
     if (r >= 0) {
         r = th_client_new_local(a, NULL, NULL, "thimble-apiserver", &a->client, err);
@@ -174,6 +176,7 @@ void th_aresp_done(struct th_aresp *r)
     th_json_unref(r->tree);
     th_apiwatch_close(r->watch);
     th_stream_target_free(r->stream);
+    th_audit_close(r->audit);
     *r = (struct th_aresp)TH_ARESP_INIT;
 }
 
@@ -475,40 +478,51 @@ static void show_flow(struct th_call *c, const struct th_attrs *at)
     }
 }
 
+/* What is asked, from the request line alone: who may not ask learns nothing of what there is. only is
+ * what selected_name gave, or NULL. */
+static struct th_attrs asked(const struct th_call *c, const struct verb_row *v, const char *fields,
+                             const char *only)
+{
+    const struct th_route *r = &c->route;
+    const char *m = c->req->method;
+    bool patch = th_streq(m, "PATCH"), put = th_streq(m, "PUT"), post = th_streq(m, "POST");
+    const char *other = patch ? "patch" : put ? "update" : post ? "create" : "";
+    return (struct th_attrs){
+        .id = c->req->id,
+        .verb = v ? v->verb : other,
+        .resource = true,
+        .group = r->group,
+        .version = r->version,
+        .plural = r->plural,
+        .sub = r->sub,
+        .ns = th_streq(r->plural, "namespaces") && !*r->group ? r->name : r->ns,
+        .name = r->name ? r->name : only,
+        .field_selector = fields,
+    };
+}
+
 static int serve_resource(struct th_call *c, struct th_err *err)
 {
-    TH_TRY(find_resource(c, err));
     const struct verb_row *v = find_verb(c);
-    bool stream = c->sub && is_stream_name(c->sub->name);
-    unsigned allowed = c->sub ? c->sub->verbs : c->res->verbs;
+    bool list = v == &watch_verb || (v && !c->route.name && th_streq(v->verb, "list"));
+    const char *fields = list ? th_query_get(&c->query, "fieldSelector") : NULL;
+    th_autofree char *only = fields ? selected_name(fields) : NULL;
+    struct th_attrs at = asked(c, v, fields, only);
     if (v) {
         c->verb = v->verb;
     }
-    if (!v || !(allowed & v->bit) || (!stream && !(c->sub ? v->sub_fn : v->fn)) ||
-        (th_streq(v->verb, "create") && c->res->namespaced && !c->route.ns)) {
-        return fail_method(err);
-    }
-    bool list = v == &watch_verb || (!c->route.name && th_streq(v->verb, "list"));
-    const char *fields = list ? th_query_get(&c->query, "fieldSelector") : NULL;
-    th_autofree char *only = fields ? selected_name(fields) : NULL;
-    struct th_attrs at = {
-        .id = c->req->id,
-        .verb = v->verb,
-        .resource = true,
-        .group = c->res->group,
-        .version = c->res->version,
-        .plural = c->res->plural,
-        .sub = c->route.sub,
-        .ns = th_streq(c->res->plural, "namespaces") && !*c->res->group ? c->route.name
-                                                                        : c->route.ns,
-        .name = c->route.name ? c->route.name : only,
-        .field_selector = fields,
-    };
     show_flow(c, &at);
     if (c->api->audit) {
         th_audit_begin(c, &at);
     }
     TH_TRY(th_authorize(c->api, &at, err));
+    TH_TRY(find_resource(c, err));
+    bool stream = c->sub && is_stream_name(c->sub->name);
+    unsigned allowed = c->sub ? c->sub->verbs : c->res->verbs;
+    if (!v || !(allowed & v->bit) || (!stream && !(c->sub ? v->sub_fn : v->fn)) ||
+        (th_streq(v->verb, "create") && c->res->namespaced && !c->route.ns)) {
+        return fail_method(err);
+    }
     if (stream) {
         return th_stream_route(c, err);
     }
@@ -694,24 +708,45 @@ struct th_flow *th_api_flow(struct th_api *api)
     return api->flow;
 }
 
+/* What a request is about, before it is handled: only its request line is looked at. */
+static struct th_attrs outline(struct th_call *c)
+{
+    const char *query = strchr(c->req->uri, '?');
+    bool ok = th_route_parse(c->req->uri, &c->route, NULL) >= 0 &&
+              th_query_parse(query ? query + 1 : "", &c->query, NULL) >= 0;
+    if (ok && c->route.kind == TH_ROUTE_RESOURCE) {
+        return asked(c, find_verb(c), NULL, NULL);
+    }
+    return (struct th_attrs){
+        .id = c->req->id, .verb = "post", .path = c->route.path ? c->route.path : ""};
+}
+
 void th_api_flow_class(struct th_api *api, const struct th_areq *req, struct th_flow_class *ret)
 {
     TH_CLEANUP(call_done) struct th_call c = {.api = api, .req = req};
     c.warnings = (struct th_strv)TH_STRV_INIT;
-    bool ok = th_route_parse(req->uri, &c.route, NULL) >= 0;
-    bool resource = ok && c.route.kind == TH_ROUTE_RESOURCE;
-    const struct verb_row *v = resource ? find_verb(&c) : NULL;
-    struct th_attrs at = {.id = req->id,
-                          .verb = v ? v->verb : "post",
-                          .resource = resource,
-                          .group = c.route.group,
-                          .version = c.route.version,
-                          .plural = c.route.plural,
-                          .sub = c.route.sub,
-                          .ns = c.route.ns,
-                          .name = c.route.name,
-                          .path = c.route.path ? c.route.path : ""};
+    struct th_attrs at = outline(&c);
     th_flow_classify(api->flow, &at, ret);
+}
+
+void th_api_refused(struct th_api *api, const struct th_areq *req, struct th_identity *id,
+                    const struct th_err *why, const char *how)
+{
+    if (!api->audit) {
+        return;
+    }
+    static const char *const none[] = {NULL};
+    TH_AUTO(th_identity) struct th_identity *nobody = id ? NULL : th_identity_new("", NULL, none);
+    struct th_areq q = *req;
+    q.id = id ? id : nobody;
+    TH_CLEANUP(call_done) struct th_call c = {.api = api, .req = &q};
+    c.warnings = (struct th_strv)TH_STRV_INIT;
+    struct th_attrs at = outline(&c);
+    bool get = th_streq(req->method, "GET") || th_streq(req->method, "HEAD");
+    if (!at.resource && get) {
+        at.verb = "get";
+    }
+    th_audit_refused(&c, &at, why, how);
 }
 
 bool th_api_is_stream(struct th_api *api, const struct th_areq *req)

@@ -21,6 +21,7 @@ struct th_api_opts {
     const char *authorization_mode;    /* "Node,RBAC" when NULL */
     const char *audit_policy_file;     /* NULL: no audit */
     const char *audit_log;             /* appended to; NULL or "-": standard output */
+    int audit_log_max_size_mb, audit_log_max_backups, audit_log_max_age_days; /* 0: no limit */
     const char *continue_expiry;       /* of tokens of paged lists, "300ms"; NULL: 5 minutes */
     const char *event_ttl;             /* how long events last, "90s"; NULL: an hour */
 };
@@ -38,12 +39,16 @@ struct th_areq {
     struct th_str body;
     const struct th_json *body_tree; /* in-process callers: the decoded body instead of bytes */
     const char *content_type, *accept, *user_agent, *if_none_match; /* each may be NULL */
+    const char *audit_id;         /* of the request; NULL: it has none yet */
+    const struct th_strv *sources; /* addresses it came from, the peer's last; or NULL */
+    int64_t received_us;          /* when its head was there; 0: now */
     struct th_identity *id; /* borrowed; never NULL */
     bool upgrade;           /* the client asks for another protocol */
     bool want_tree;         /* answer with resp.tree instead of bytes where there is an object */
 };
 
 struct th_apiwatch; /* watch.h */
+struct th_audit_event; /* audit.c */
 /* A long body that is put together while it is sent (pieces.c): the objects of a list between two
  * texts. One thread at a time. */
 struct th_pieces;
@@ -62,6 +67,7 @@ struct th_aresp {
     struct th_json *tree;          /* want_tree */
     struct th_apiwatch *watch;     /* not NULL: the body is this stream of events */
     struct th_stream_target *stream; /* not NULL: forward to the node agent (streams/) */
+    struct th_audit_event *audit;  /* of a watch or stream, or NULL: closed with the response */
 };
 #define TH_ARESP_INIT                                                                              \
     {                                                                                              \
@@ -83,6 +89,14 @@ bool th_api_is_quick(const struct th_areq *req);
 /* True when the answer will be a stream to or from a node (exec, log, proxy, ...): it is asked before
  * the body is there, and its body is streamed. */
 bool th_api_is_stream(struct th_api *api, const struct th_areq *req);
+/* A request that is turned away before the pipeline: id may not act as somebody else, or (id NULL)
+ * nobody knows who asks; how then says what was tried. Only writes it down. */
+void th_api_refused(struct th_api *api, const struct th_areq *req, struct th_identity *id,
+                    const struct th_err *why, const char *how);
+/* A stream's answer has begun, or there will be none. NULL events are fine. */
+void th_audit_started(struct th_audit_event *e, int code);
+void th_audit_failed(struct th_audit_event *e, const struct th_err *why);
+void th_audit_close(struct th_audit_event *e);
 /* A Status body for a failure that happened outside the pipeline, in a form that accept (the
  * header's value, or NULL) names. */
 void th_api_fail(struct th_aresp *resp, const char *accept, const struct th_err *err);

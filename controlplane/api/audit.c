@@ -3,13 +3,15 @@
  * A policy (audit.k8s.io/v1 Policy, YAML) decides by its first rule that fits how much is written of a
  * request: None, Metadata, Request (with what was sent), RequestResponse (with what was answered).
  * Events have upstream's form: RequestReceived before anything is decided, ResponseStarted when a
- * watch or a stream to a node begins, ResponseComplete when an answer is there; stages that the policy
- * omits are left out. Without a policy nothing is written and a request pays one comparison.
+ * watch or a stream to a node begins, ResponseComplete when an answer is there or has ended; stages
+ * that the policy omits are left out. All events of a request carry the auditID that its answer has
+ * in the header Audit-Id. Without a policy nothing is written and a request pays one comparison.
  *
- * Lines are appended with one write each under a lock, so that they are whole whoever else appends.
- * Not written, unlike upstream: the end of watches and streams, requests whose credentials were bad
- * (they never reach the pipeline), source addresses.
+ * What goes on (a watch, a stream) takes its event along in the response and closes it there; that is
+ * why an event knows its log. Requests that never reach the pipeline, for their credentials were bad
+ * or they may not impersonate, come in through th_api_refused. Lines go to audit_log.c.
  */
+#include "controlplane/api/audit_log.h"
 #include "controlplane/api/priv.h"
 
 #include "base/clock.h"
@@ -18,19 +20,18 @@
 #include "base/log.h"
 #include "base/rand.h"
 
-#include <errno.h>
-#include <fcntl.h>
-
 enum level { LEVEL_NONE, LEVEL_METADATA, LEVEL_REQUEST, LEVEL_RESPONSE };
 static const char *const level_names[] = {"None", "Metadata", "Request", "RequestResponse"};
 
 struct th_audit {
     struct th_json *policy; /* immutable */
-    int fd;
-    pthread_mutex_t lock; /* one line at a time */
+    struct th_audit_log *log;
 };
-struct th_audit_event {
+struct th_audit_event { /* belongs to the request, then to its answer */
+    struct th_audit *audit;
     enum level level;
+    bool goes_on;               /* a watch or a stream: its end comes later */
+    bool started;
     const struct th_json *rule; /* of the policy */
     struct th_json *base;       /* what all stages of the request share */
 };
@@ -179,12 +180,7 @@ static void put(struct th_audit *a, const struct th_audit_event *e, const char *
     th_autobuf struct th_buf b = TH_BUF_INIT;
     th_json_dump(o, &b);
     th_buf_putc(&b, '\n');
-    (void)pthread_mutex_lock(&a->lock);
-    int r = th_io_write_all(a->fd, b.p, b.n, NULL);
-    (void)pthread_mutex_unlock(&a->lock);
-    if (r < 0) {
-        th_warn("audit", "a line is lost", NULL);
-    }
+    th_audit_log_put(a->log, b.p, b.n);
 }
 
 static void set_str(struct th_json *o, const char *name, const char *s)
@@ -196,15 +192,23 @@ static void set_str(struct th_json *o, const char *name, const char *s)
 
 static struct th_json *base_of(const struct th_call *c, const struct th_attrs *at, enum level level)
 {
-    char id[TH_UUID_LEN];
+    char made[TH_UUID_LEN];
     char now[TH_TIME_LEN];
+    const char *id = c->req->audit_id ? c->req->audit_id : th_rand_uuid(made);
     const struct th_identity *who = at->id->by ? at->id->by : at->id;
     struct th_json *o = th_json_build(
         "{'kind':'Event','apiVersion':'audit.k8s.io/v1','level':%s,'auditID':%s,'stage':%s,"
         "'requestURI':%s,'verb':%s,'user':%o}",
-        level_names[level], th_rand_uuid(id), "", c->req->uri, at->verb, th_identity_json(who));
+        level_names[level], id, "", c->req->uri, at->verb, th_identity_json(who));
     if (at->id->by) {
         th_json_set(o, "impersonatedUser", th_identity_json(at->id));
+    }
+    if (c->req->sources && c->req->sources->n > 0) {
+        struct th_json *ips = th_json_array();
+        for (size_t i = 0; i < c->req->sources->n; i++) {
+            th_json_append_str(ips, c->req->sources->v[i]);
+        }
+        th_json_set(o, "sourceIPs", ips);
     }
     set_str(o, "userAgent", c->req->user_agent);
     if (at->resource) {
@@ -217,16 +221,15 @@ static struct th_json *base_of(const struct th_call *c, const struct th_attrs *a
         set_str(ref, "subresource", at->sub);
         th_json_set(o, "objectRef", ref);
     }
-    th_json_set_str(o, "requestReceivedTimestamp", th_time_format_micro(th_now_us(), now));
+    int64_t received_us = c->req->received_us ? c->req->received_us : th_now_us();
+    th_json_set_str(o, "requestReceivedTimestamp", th_time_format_micro(received_us, now));
     return o;
 }
 
-void th_audit_begin(struct th_call *c, const struct th_attrs *at)
+/* The event of a request as the first rule that fits wants it, or NULL. */
+static struct th_audit_event *begin(struct th_call *c, const struct th_attrs *at)
 {
     struct th_audit *a = c->api->audit;
-    if (at->id->system) {
-        return;
-    }
     const struct th_json *rules = th_json_get(a->policy, "rules");
     for (size_t i = 0; i < th_json_len(rules); i++) {
         const struct th_json *rule = th_json_at(rules, i);
@@ -235,11 +238,27 @@ void th_audit_begin(struct th_call *c, const struct th_attrs *at)
             continue;
         }
         if (parse_level(rule, &level) < 0 || level == LEVEL_NONE) {
-            return;
+            return NULL;
         }
         struct th_audit_event *e = TH_NEW(struct th_audit_event);
-        *e = (struct th_audit_event){level, rule, base_of(c, at, level)};
+        *e = (struct th_audit_event){
+            .audit = a, .level = level, .rule = rule, .base = base_of(c, at, level)};
         put(a, e, "RequestReceived", NULL);
+        return e;
+    }
+    return NULL;
+}
+
+static void event_free(struct th_audit_event *e)
+{
+    th_json_unref(e->base);
+    free(e);
+}
+
+void th_audit_begin(struct th_call *c, const struct th_attrs *at)
+{
+    struct th_audit_event *e = at->id->system ? NULL : begin(c, at);
+    if (e) {
         th_autobuf struct th_buf reason = TH_BUF_INIT;
         bool ok = th_authz_allowed(c->api->authz, at, &reason);
         th_json_set(e->base, "annotations",
@@ -247,7 +266,13 @@ void th_audit_begin(struct th_call *c, const struct th_attrs *at)
                                   "'authorization.k8s.io/reason':%s}",
                                   ok ? "allow" : "forbid", th_buf_cstr(&reason)));
         c->audit = e;
-        return;
+    }
+}
+
+void th_audit_annotate(struct th_call *c, const char *key, const char *value)
+{
+    if (c->audit) {
+        th_json_set_str(th_json_get(c->audit->base, "annotations"), key, value);
     }
 }
 
@@ -290,16 +315,29 @@ static void finish_ref(struct th_audit_event *e, const struct th_json *sent)
     }
 }
 
+static void set_code(struct th_audit_event *e, int code)
+{
+    th_json_set(e->base, "responseStatus",
+                th_json_build("{'metadata':{},'code':%d}", (int64_t)code));
+}
+
+static void set_failure(struct th_audit_event *e, const struct th_json *status)
+{
+    struct th_json *said = th_json_dup(status);
+    (void)th_json_del(said, "kind"); /* an event's status does not say what it is */
+    (void)th_json_del(said, "apiVersion");
+    th_json_set(e->base, "responseStatus", said);
+}
+
 void th_audit_end(struct th_call *c, int code, const struct th_err *failure)
 {
     struct th_audit_event *e = th_steal(&c->audit);
     struct th_json *more = th_json_object();
     TH_AUTO(th_json) struct th_json *status = failure ? th_status_json(failure) : NULL;
-    th_json_set(more, "responseStatus",
-                status ? th_json_dup(status)
-                       : th_json_build("{'metadata':{},'code':%d}", (int64_t)code));
-    for (size_t i = 0; i < 2 && status; i++) { /* an event's status does not say what it is */
-        (void)th_json_del(th_json_get(more, "responseStatus"), i ? "apiVersion" : "kind");
+    if (status) {
+        set_failure(e, status);
+    } else {
+        set_code(e, code);
     }
     bool body = c->verb && !th_streq(c->verb, "get") && !th_streq(c->verb, "list") &&
                 !th_streq(c->verb, "watch");
@@ -308,29 +346,89 @@ void th_audit_end(struct th_call *c, int code, const struct th_err *failure)
     if (e->level >= LEVEL_REQUEST && sent) {
         th_json_set(e->base, "requestObject", th_json_ref(sent));
     }
-    bool goes_on = c->resp->watch || c->resp->stream;
-    if (e->level >= LEVEL_RESPONSE && !goes_on) {
+    e->goes_on = c->resp->watch || c->resp->stream;
+    if (e->goes_on) {
+        th_json_unref(more);
+        c->resp->audit = e;
+        if (c->resp->watch) {
+            th_audit_started(e, code);
+        }
+        return;
+    }
+    if (e->level >= LEVEL_RESPONSE) {
         struct th_json *o = status ? th_json_dup(status) : response_object(c->resp);
         if (o) {
             th_json_set(more, "responseObject", o);
         }
     }
-    put(c->api->audit, e, goes_on ? "ResponseStarted" : "ResponseComplete", more);
-    th_json_unref(e->base);
-    free(e);
+    put(e->audit, e, "ResponseComplete", more);
+    event_free(e);
 }
 
-int th_audit_new(const char *policy_file, const char *log_path, struct th_audit **ret,
-                 struct th_err *err)
+void th_audit_started(struct th_audit_event *e, int code)
+{
+    if (e && !e->started) {
+        e->started = true;
+        set_code(e, code);
+        put(e->audit, e, "ResponseStarted", NULL);
+    }
+}
+
+void th_audit_failed(struct th_audit_event *e, const struct th_err *why)
+{
+    if (e) {
+        TH_AUTO(th_json) struct th_json *status = th_status_json(why);
+        set_failure(e, status);
+        if (!e->started) {
+            e->started = true;
+            put(e->audit, e, "ResponseStarted", NULL);
+        }
+    }
+}
+
+void th_audit_close(struct th_audit_event *e)
+{
+    if (!e) {
+        return;
+    }
+    if (!e->started) { /* the client went before there was an answer */
+        th_json_set(e->base, "responseStatus",
+                    th_json_build("{'metadata':{},'status':'Success',"
+                                  "'message':'Connection closed early','code':%d}",
+                                  (int64_t)200));
+        put(e->audit, e, "ResponseStarted", NULL);
+    }
+    put(e->audit, e, "ResponseComplete", NULL);
+    event_free(e);
+}
+
+void th_audit_refused(struct th_call *c, const struct th_attrs *at, const struct th_err *why,
+                      const char *how)
+{
+    struct th_audit_event *e = begin(c, at);
+    if (!e) {
+        return;
+    }
+    if (how) { /* nobody knows who it was: what was tried is all there is to say */
+        th_json_set(e->base, "responseStatus",
+                    th_json_build("{'metadata':{},'message':%s,'code':%d}", how,
+                                  (int64_t)th_reason_http(why->reason)));
+        put(e->audit, e, "ResponseStarted", NULL);
+    } else {
+        TH_AUTO(th_json) struct th_json *status = th_status_json(why);
+        set_failure(e, status);
+        put(e->audit, e, "ResponseComplete", NULL);
+    }
+    event_free(e);
+}
+
+int th_audit_new(const struct th_audit_opts *o, struct th_audit **ret, struct th_err *err)
 {
     struct th_audit *a = TH_NEW(struct th_audit);
-    a->fd = -1;
-    (void)pthread_mutex_init(&a->lock, NULL);
-    int r = load_policy(a, policy_file, err);
+    int r = load_policy(a, o->policy_file, err);
     if (r >= 0) {
-        a->fd = th_streq(log_path, "-") ? dup(STDOUT_FILENO)
-                                        : open(log_path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
-        r = a->fd >= 0 ? 0 : th_fail_errno(err, errno, TH_R_IO, "opening %s", log_path);
+        r = th_audit_log_open(o->log_path ? o->log_path : "-", o->max_size_mb, o->max_backups,
+                              o->max_age_days, &a->log, err);
     }
     if (r < 0) {
         th_audit_free(a);
@@ -345,10 +443,7 @@ void th_audit_free(struct th_audit *a)
     if (!a) {
         return;
     }
-    if (a->fd >= 0) {
-        (void)close(a->fd);
-    }
+    th_audit_log_close(a->log);
     th_json_unref(a->policy);
-    (void)pthread_mutex_destroy(&a->lock);
     free(a);
 }

@@ -373,6 +373,8 @@ static void make_subs(struct th_custom *v, const struct th_json *subs)
                                                .version = "v1",
                                                .kind = "Scale",
                                                .verbs = SUB_VERBS,
+                                               .columns = th_scale_columns,
+                                               .row = th_row_scale,
                                                .get = scale_get,
                                                .update = scale_update};
     }

@@ -228,8 +228,8 @@ struct th_pieces *th_pieces_new(struct th_buf *head, struct th_buf *tail, struct
                                 size_t skip);
 
 /* ---- table.c ---- */
-/* Column definitions of the row as JSON text. */
-void th_table_columns(const struct th_resource *res, struct th_buf *b);
+/* Column definitions of the row as JSON text; the subresource's when it has its own. */
+void th_table_columns(const struct th_call *c, struct th_buf *b);
 /* One row: {"cells":[...],"object":...}; include is "None", "Metadata" (default) or "Object". */
 int th_table_row(const struct th_call *c, const struct th_json *obj, const char *include,
                  struct th_buf *b, struct th_err *err) TH_MUST_USE;
@@ -314,13 +314,23 @@ int th_authorize_create(struct th_call *c, struct th_err *err) TH_MUST_USE;
 void th_authz_access(struct th_api *api, struct th_access *ret);
 
 /* ---- audit.c ---- */
-int th_audit_new(const char *policy_file, const char *log_path, struct th_audit **ret,
+struct th_audit_opts {
+    const char *policy_file, *log_path; /* log_path NULL or "-": standard output */
+    int max_size_mb, max_backups, max_age_days; /* audit_log.h */
+};
+int th_audit_new(const struct th_audit_opts *o, struct th_audit **ret,
                  struct th_err *err) TH_MUST_USE;
 void th_audit_free(struct th_audit *a);
 /* Before authorization; api->audit is not NULL. */
 void th_audit_begin(struct th_call *c, const struct th_attrs *at);
-/* When c->audit is not NULL: the answer is there, or the failure. */
+/* Written with the request's event, if there is one. */
+void th_audit_annotate(struct th_call *c, const char *key, const char *value);
+/* When c->audit is not NULL: the answer is there, or the failure. The event of what goes on (a watch,
+ * a stream) moves to the response. */
 void th_audit_end(struct th_call *c, int code, const struct th_err *failure);
+/* A request that was turned away before the pipeline; how: nobody knows who asks, this was tried. */
+void th_audit_refused(struct th_call *c, const struct th_attrs *at, const struct th_err *why,
+                      const char *how);
 
 /* ---- rbac_bootstrap.c ---- */
 /* Makes and mends the default roles and bindings, in one commit. */

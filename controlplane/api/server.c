@@ -33,6 +33,7 @@
 #include "base/threadpool.h"
 #include "controlplane/api/flow.h"
 #include "controlplane/api/server_body.h"
+#include "controlplane/api/server_origin.h"
 #include "controlplane/api/streams/relay.h"
 #include "controlplane/api/streams/rewrite.h"
 #include "controlplane/api/tlsfront.h"
@@ -59,6 +60,7 @@ struct sconn { /* one connection, as we know it; refs: the front and libmicrohtt
     bool bad_cert;
     bool is_unix;
     int loop;
+    char peer[INET6_ADDRSTRLEN]; /* its address, or "" */
     pthread_mutex_t lock;     /* guards the rest; taken before a request's */
     struct hreq *watching;    /* woken when the client goes */
     struct th_tlsconn *tls;   /* while the front has it; NULL for the Unix socket */
@@ -107,7 +109,7 @@ struct hreq {
     enum hreq_state state;
     struct th_buf body;
     bool too_large;
-    struct th_identity *id;
+    struct th_origin origin;
     struct th_aresp resp;
     bool gzip;
     struct th_flow_class flow;
@@ -169,6 +171,7 @@ static void *on_tls(void *arg, int loop, struct th_tlsconn *tls, int fd, struct 
     struct th_server *s = arg;
     struct sconn *c = sconn_new(s, id, bad_cert, false);
     c->tls = tls;
+    th_tlsconn_peer(tls, c->peer);
     __atomic_add_fetch(&c->refs, 1, __ATOMIC_RELAXED);
     hand_over(s, loop, fd, c);
     return c;
@@ -279,62 +282,10 @@ static void on_connection(void *cls, struct MHD_Connection *conn, void **ctx,
     }
 }
 
-/* ---- identity ---- */
 
 static const char *header(const struct hreq *h, const char *name)
 {
     return MHD_lookup_connection_value(h->mhd, MHD_HEADER_KIND, name);
-}
-
-static enum MHD_Result add_group(void *cls, enum MHD_ValueKind kind, const char *key,
-                                 const char *value)
-{
-    (void)kind;
-    if (strcasecmp(key, "X-Remote-Group") == 0 && value) {
-        th_strv_add(cls, value);
-    }
-    return MHD_YES;
-}
-
-static enum MHD_Result add_impersonation(void *cls, enum MHD_ValueKind kind, const char *key,
-                                         const char *value)
-{
-    (void)kind;
-    struct th_strv *to = cls;
-    if (strncasecmp(key, "Impersonate-", 12) == 0 && to->n < TH_LIMIT_IMPERSONATE) {
-        th_strv_addf(to, "%s: %s", key, value ? value : "");
-    }
-    return MHD_YES;
-}
-
-static int authenticate(struct hreq *h, struct th_err *err)
-{
-    if (h->conn->is_unix) {
-        th_autostrv struct th_strv groups = TH_STRV_INIT;
-        const char *user = header(h, "X-Remote-User");
-        (void)MHD_get_connection_values(h->mhd, MHD_HEADER_KIND, add_group, &groups);
-        if (!user) {
-            th_strv_add(&groups, "system:masters");
-        }
-        h->id = th_authn_subject(user ? user : "system:admin", &groups);
-        return 0;
-    }
-    if (h->conn->bad_cert) {
-        return th_fail(err, TH_R_UNAUTHORIZED, "Unauthorized");
-    }
-    return th_authn(h->server->api, header(h, "Authorization"), h->conn->cert, &h->id, err);
-}
-
-static int identify(struct hreq *h, struct th_err *err)
-{
-    TH_TRY(authenticate(h, err));
-    th_autostrv struct th_strv headers = TH_STRV_INIT;
-    (void)MHD_get_connection_values(h->mhd, MHD_HEADER_KIND, add_impersonation, &headers);
-    if (headers.n == 0) {
-        return 0;
-    }
-    TH_AUTO(th_identity) struct th_identity *asking = th_steal(&h->id);
-    return th_impersonate(h->server->api, asking, &headers, &h->id, err);
 }
 
 /* ---- watches ---- */
@@ -558,6 +509,7 @@ static enum MHD_Result send_answer(struct hreq *h)
         r = th_server_body(&h->resp, h->gzip);
     }
     th_server_headers(r, &h->resp);
+    (void)MHD_add_response_header(r, "Audit-Id", h->origin.audit_id);
     enum MHD_Result ok = MHD_queue_response(h->mhd, (unsigned)h->resp.status, r);
     MHD_destroy_response(r);
     return ok;
@@ -565,6 +517,7 @@ static enum MHD_Result send_answer(struct hreq *h)
 
 static enum MHD_Result send_error(struct hreq *h, const struct th_err *err)
 {
+    th_audit_failed(h->resp.audit, err);
     th_aresp_done(&h->resp);
     th_api_fail(&h->resp, header(h, "Accept"), err);
     if (err->reason == TH_R_UNAUTHORIZED) {
@@ -739,6 +692,8 @@ static enum MHD_Result stream_answer(struct hreq *h)
                                               1024, stream_read, h, NULL);
     }
     th_server_headers(r, &shown);
+    (void)MHD_add_response_header(r, "Audit-Id", h->origin.audit_id);
+    th_audit_started(h->resp.audit, status);
     th_aresp_done(&shown);
     h->state = HREQ_ANSWER;
     enum MHD_Result ok = MHD_queue_response(h->mhd, (unsigned)status, r);
@@ -757,6 +712,7 @@ static enum MHD_Result stream_failed(struct hreq *h, struct th_err *err)
     if (!t->plain_errors) {
         return send_error(h, err);
     }
+    th_audit_failed(h->resp.audit, err);
     th_aresp_done(&h->resp);
     h->resp.status = 503;
     h->resp.content_type = "text/plain; charset=utf-8";
@@ -815,7 +771,10 @@ static void make_areq(struct hreq *h, struct th_areq *q)
         .user_agent = header(h, "User-Agent"),
         .if_none_match = header(h, "If-None-Match"),
         .upgrade = header(h, "Upgrade") != NULL,
-        .id = h->id,
+        .id = h->origin.id,
+        .audit_id = h->origin.audit_id,
+        .sources = &h->origin.sources,
+        .received_us = h->origin.received_us,
     };
 }
 
@@ -887,16 +846,20 @@ static enum MHD_Result begin(struct hreq *h, const char *method)
     h->state = HREQ_BODY;
     const char *encoding = header(h, "Accept-Encoding");
     h->gzip = encoding && strstr(encoding, "gzip");
+    struct th_areq q;
     TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
-    if (identify(h, &err) < 0) {
+    const struct sconn *c = h->conn;
+    struct th_origin_peer peer = {c->is_unix, c->bad_cert, c->cert, c->peer};
+    th_origin_read(h->mhd, &peer, &h->origin);
+    make_areq(h, &q);
+    if (th_origin_identify(h->server->api, h->mhd, &peer, &q, &h->origin, &err) < 0) {
         return send_error(h, &err);
     }
+    q.id = h->origin.id;
     const char *length = header(h, "Content-Length");
     if (length && strtoull(length, NULL, 10) > TH_LIMIT_BODY_B) {
         h->too_large = true; /* unless it turns out to be streamed */
     }
-    struct th_areq q;
-    make_areq(h, &q);
     if (th_api_is_stream(h->server->api, &q)) {
         h->too_large = false;
         handle(h);
@@ -978,7 +941,7 @@ static void on_completed(void *cls, struct MHD_Connection *mhd, void **ctx,
     th_html_free(h->html);
     th_buf_done(&h->page);
     th_aresp_done(&h->resp);
-    th_identity_unref(h->id);
+    th_origin_done(&h->origin);
     th_buf_done(&h->body);
     (void)pthread_mutex_destroy(&h->lock);
     free(h->uri);

@@ -12,15 +12,11 @@ static const struct th_column default_columns[] = {
     {0},
 };
 
-static const struct th_column *columns_of(const struct th_resource *res)
-{
-    return res->columns ? res->columns : default_columns;
-}
-
-void th_table_columns(const struct th_resource *res, struct th_buf *b)
+void th_table_columns(const struct th_call *c, struct th_buf *b)
 {
     th_buf_putc(b, '[');
-    const struct th_column *first = columns_of(res);
+    const struct th_column *own = c->res->columns ? c->res->columns : default_columns;
+    const struct th_column *first = c->sub && c->sub->columns ? c->sub->columns : own;
     for (const struct th_column *col = first; col->name; col++) {
         TH_AUTO(th_json) struct th_json *o =
             th_json_build("{'name':%s,'type':%s,'format':%s,'description':%s,'priority':%d}",
@@ -49,7 +45,7 @@ void th_table_head(const struct th_call *c, const char *rv, const char *cont, in
     }
     th_buf_puts(b, "},\"columnDefinitions\":");
     if (columns) {
-        th_table_columns(c->res, b);
+        th_table_columns(c, b);
     } else {
         th_buf_puts(b, "[]");
     }
@@ -93,7 +89,9 @@ int th_table_row(const struct th_call *c, const struct th_json *obj, const char 
                  struct th_buf *b, struct th_err *err)
 {
     TH_AUTO(th_json) struct th_json *cells = th_json_array();
-    if (c->res->row) {
+    if (c->sub && c->sub->row) {
+        c->sub->row(&c->ctx, obj, cells);
+    } else if (c->res->row) {
         c->res->row(&c->ctx, obj, cells);
     } else {
         default_cells(obj, cells);

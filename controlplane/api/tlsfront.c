@@ -171,6 +171,24 @@ static bool relay_from_now(struct th_tlsconn *c)
     return true;
 }
 
+void th_tlsconn_peer(const struct th_tlsconn *c, char buf[INET6_ADDRSTRLEN])
+{
+    struct sockaddr_storage a;
+    socklen_t n = sizeof(a);
+    const void *ip = &((struct sockaddr_in *)&a)->sin_addr;
+    buf[0] = '\0';
+    if (getpeername(c->net, (struct sockaddr *)&a, &n) < 0) {
+        return;
+    }
+    if (a.ss_family == AF_INET6) {
+        const struct in6_addr *v6 = &((struct sockaddr_in6 *)&a)->sin6_addr;
+        bool mapped = IN6_IS_ADDR_V4MAPPED(v6);
+        ip = mapped ? (const void *)&v6->s6_addr[12] : v6;
+        a.ss_family = mapped ? AF_INET : AF_INET6;
+    }
+    (void)inet_ntop(a.ss_family, ip, buf, INET6_ADDRSTRLEN);
+}
+
 static void begin_relay(struct th_tlsconn *c)
 {
     struct th_loop *l = c->loop;

@@ -5,6 +5,8 @@
 #include "base/err.h"
 #include "controlplane/api/api.h"
 
+#include <netinet/in.h>
+
 struct th_tlsfront;
 struct th_tlsconn; /* one TLS connection; lives until `release` was called with its token */
 
@@ -36,6 +38,9 @@ int th_tlsfront_port(const struct th_tlsfront *f);
 void th_tlsfront_stop_accepting(struct th_tlsfront *f); /* connections go on */
 void th_tlsfront_stop(struct th_tlsfront *f);           /* ends the threads after one last turn */
 void th_tlsfront_free(struct th_tlsfront *f);           /* drops what is open; NULL-safe */
+
+/* The client's address as text; "" when it is gone already. */
+void th_tlsconn_peer(const struct th_tlsconn *c, char buf[INET6_ADDRSTRLEN]);
 
 /* Streams past the HTTP server: after what that has written so far, what `read` gives is sent as one
  * TLS record each. read puts up to max bytes into buf: 0 means nothing now, -1 that the stream is over

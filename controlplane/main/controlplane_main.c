@@ -31,7 +31,7 @@ struct config {
     const char *tls_cert, *tls_key, *ca_cert, *ca_key, *client_ca, *sa_key, *sa_issuer, *token_file;
     const char *service_cidr, *pod_cidr, *cluster_domain, *dns_ip, *advertise;
     const char *controllers, *scheduler, *node_socket, *authorization_mode;
-    const char *audit_policy, *audit_log;
+    const char *audit_policy, *audit_log, *audit_size, *audit_backups, *audit_age;
     const char *run, *etc, *continue_expiry, *event_ttl;
     const char *node_monitor_period, *node_monitor_grace, *pod_gc_threshold;
     struct th_strv disable_admission;
@@ -69,6 +69,7 @@ static const char usage[] =
     "  --terminated-pod-gc-threshold N (default 12500)\n"
     "  --authorization-mode MODE,...  Node,RBAC (default), AlwaysAllow, AlwaysDeny\n"
     "  --audit-policy-file FILE  audit.k8s.io/v1 Policy; --audit-log-path FILE|- (default -)\n"
+    "  --audit-log-maxsize MIB, --audit-log-maxbackup N, --audit-log-maxage DAYS   its rotation\n"
     "  --disable-admission NAME,...   --node-socket PATH\n"
     "  --kubeconfig PATH       admin's kubeconfig (default: DIR/admin.kubeconfig)\n"
     "  --etc DIR               identity files and cluster.json of `thimbled init` give defaults\n"
@@ -99,8 +100,19 @@ static const struct option options[] = {
     {"authorization-mode", required_argument, NULL, 23},
     {"audit-policy-file", required_argument, NULL, 30},
     {"audit-log-path", required_argument, NULL, 31},
+    {"audit-log-maxsize", required_argument, NULL, 32},
+    {"audit-log-maxbackup", required_argument, NULL, 33},
+    {"audit-log-maxage", required_argument, NULL, 34},
     {NULL, 0, NULL, 0},
 };
+
+/* A flag's small number, 0 when it was not given; -1 when it is none. */
+static int small(const char *text)
+{
+    char *end = NULL;
+    long n = text ? strtol(text, &end, 10) : 0;
+    return text && (end == text || *end || n < 0 || n > 1000000) ? -1 : (int)n;
+}
 
 /* 0 go on, 1 help was shown, negative bad usage. */
 static int parse_flags(int argc, char **argv, struct config *c)
@@ -118,6 +130,7 @@ static int parse_flags(int argc, char **argv, struct config *c)
         [20] = &c->node_monitor_grace, [21] = &c->pod_gc_threshold,
         [23] = &c->authorization_mode, [24] = &c->event_ttl,
         [30] = &c->audit_policy, [31] = &c->audit_log,
+        [32] = &c->audit_size,   [33] = &c->audit_backups, [34] = &c->audit_age,
     };
     optind = 1;
     for (int o = 0; (o = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
@@ -137,6 +150,10 @@ static int parse_flags(int argc, char **argv, struct config *c)
         } else {
             *slots[o] = optarg;
         }
+    }
+    if (small(c->audit_size) < 0 || small(c->audit_backups) < 0 || small(c->audit_age) < 0) {
+        (void)fputs("--audit-log-max… takes a number, 0 for no limit\n", stderr);
+        return -1;
     }
     if (optind < argc || (!c->data && !c->memory)) {
         (void)fputs(optind < argc ? "unexpected argument\n" : "--data or --memory is needed\n",
@@ -425,6 +442,9 @@ static int start(const struct config *c, struct th_cluster *k, struct th_cp_iden
                              .authorization_mode = c->authorization_mode,
                              .audit_policy_file = c->audit_policy,
                              .audit_log = c->audit_log,
+                             .audit_log_max_size_mb = small(c->audit_size),
+                             .audit_log_max_backups = small(c->audit_backups),
+                             .audit_log_max_age_days = small(c->audit_age),
                              .server_address = address};
     TH_TRY(th_api_new(&ao, &p->api, err));
     struct th_server_opts so = {.api = p->api,

@@ -13,6 +13,9 @@ void th_cell_str(const struct th_json *obj, const char *path, const char *dflt,
                  struct th_json *cells);
 /* A map of labels as "a=b,c=d" in the order of keys; "<none>" when empty. */
 void th_cell_labels(const struct th_json *map, struct th_json *cells);
+/* Scale, wherever it is a subresource. */
+extern const struct th_column th_scale_columns[];
+void th_row_scale(const struct th_req_ctx *c, const struct th_json *obj, struct th_json *cells);
 /* Two cells: names and images of a list of containers. */
 void th_cell_containers(const struct th_json *list, struct th_json *cells);
 /* A LabelSelector as text; "<none>" when it selects everything. */

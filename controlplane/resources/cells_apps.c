@@ -5,6 +5,22 @@
 
 #include <inttypes.h>
 
+const struct th_column th_scale_columns[] = {
+    {"Name", "string", "", "Name of what is scaled", 0},
+    {"Desired", "integer", "", "How many replicas are wanted", 0},
+    {"Available", "integer", "", "How many replicas there are", 0},
+    {"Age", "string", "", "Time since what is scaled was created", 0},
+    {0},
+};
+
+void th_row_scale(const struct th_req_ctx *c, const struct th_json *obj, struct th_json *cells)
+{
+    th_cell_name(obj, cells);
+    th_json_append(cells, th_json_int(th_json_path_int(obj, "spec.replicas", 0)));
+    th_json_append(cells, th_json_int(th_json_path_int(obj, "status.replicas", 0)));
+    th_cell_age(c, obj, cells);
+}
+
 void th_row_ready_of_replicas(const struct th_req_ctx *c, const struct th_json *obj,
                               struct th_json *cells)
 {

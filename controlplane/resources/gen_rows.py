@@ -26,7 +26,8 @@ VERBS = {"get": "TH_VERB_GET", "list": "TH_VERB_LIST", "watch": "TH_VERB_WATCH",
 CELLS = {"s": "STR", "i": "INT", "b": "BOOL", "bs": "BOOL_TEXT", "v": "VALUE", "q": "INTORSTR",
          "n": "COUNT", "t": "SINCE", "j": "JOIN", "labels": "LABELS", "sel": "SELECTOR",
          "containers": "CONTAINERS"}
-SCALE = ".get = th_scale_get, .update = th_scale_update"
+SCALE = (".get = th_scale_get, .update = th_scale_update, .columns = th_scale_columns, "
+         ".row = th_row_scale")
 
 
 def rows(path):

@@ -116,6 +116,9 @@ struct th_subresource {
      * answers with a Status (binding). */
     int (*update)(const struct th_req_ctx *c, const struct th_json *old, const struct th_json *body,
                   struct th_json **ret, struct th_err *err);
+    /* How its kind is printed when that is not the resource's own; NULL: as the resource. */
+    const struct th_column *columns;
+    void (*row)(const struct th_req_ctx *c, const struct th_json *obj, struct th_json *cells);
     /* GET: what is shown; NULL: the whole object. */
     int (*get)(const struct th_req_ctx *c, const struct th_json *obj, struct th_json **ret,
                struct th_err *err);

@@ -161,6 +161,9 @@ static int check_pod(struct th_call *c, const struct th_json *obj, const struct 
     th_autofree char *key = th_xasprintf("core/namespaces/-/%s", c->route.ns);
     TH_AUTO(th_obj) struct th_obj *o = th_store_get(c->api->store, key);
     if (!o || !strstr(o->bytes, LABEL) || th_json_parse(o->bytes, o->n, NULL, &ns, NULL) < 0) {
+        if (enforce) {
+            th_audit_annotate(c, LABEL "enforce-policy", "privileged:latest");
+        }
         return 0;
     }
     struct policy p = read_policy(ns, &local);
@@ -168,10 +171,17 @@ static int check_pod(struct th_call *c, const struct th_json *obj, const struct 
     if (enforce) {
         th_autofree char *bad = violations(p.enforce, meta, spec, true);
         th_autofree char *rule = rule_text(p.enforce);
+        th_audit_annotate(c, LABEL "enforce-policy", rule);
         if (bad) {
             return th_fail_forbidden(err, c->res, th_json_path_str(obj, "metadata.name"),
                                      "violates PodSecurity \"%s\": %s", rule, bad);
         }
+    }
+    th_autofree char *noted = spec ? violations(p.audit, meta, spec, true) : NULL;
+    if (noted) {
+        th_autofree char *rule = rule_text(p.audit);
+        th_autofree char *text = th_xasprintf("would violate PodSecurity \"%s\": %s", rule, noted);
+        th_audit_annotate(c, LABEL "audit-violations", text);
     }
     th_autofree char *bad = spec ? violations(p.warn, meta, spec, true) : NULL;
     th_autofree char *rule = rule_text(p.warn);
