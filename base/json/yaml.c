@@ -27,6 +27,7 @@ struct built {
     struct th_json *json;
     size_t nodes;  /* in the tree below, itself included */
     size_t height; /* 1 for a scalar */
+    size_t line;   /* where it begins, from 1 */
 };
 
 struct parse {
@@ -35,6 +36,7 @@ struct parse {
     struct th_hmap anchors; /* name -> struct built */
     struct th_buf path;     /* of the node being read */
     struct th_strv *dups;   /* may be NULL */
+    struct th_strv *again;  /* the same members as go-yaml's strict reading names them; may be NULL */
     struct th_err *err;
 };
 
@@ -208,6 +210,7 @@ static int read_next(struct parse *p, yaml_event_type_t end, size_t depth, struc
         *ret_end = true;
     } else {
         r = read_node(p, &e, depth, ret);
+        ret->line = e.start_mark.line + 1;
     }
     yaml_event_delete(&e);
     return r;
@@ -322,8 +325,13 @@ static bool merge_into(struct th_json *o, const struct th_json *source)
     return true;
 }
 
-static void note_dup(struct parse *p)
+static void note_dup(struct parse *p, const char *name, size_t line)
 {
+    if (p->again && p->again->n < MAX_DUPS) {
+        TH_AUTO(th_json) struct th_json *key = th_json_string(name);
+        th_autofree char *quoted = th_json_to_string(key);
+        th_strv_addf(p->again, "line %zu: key %s already set in map", line, quoted);
+    }
     const char *path = th_buf_cstr(&p->path);
     if (p->dups && p->dups->n < MAX_DUPS && !th_strv_has(p->dups, path)) {
         th_strv_add(p->dups, path);
@@ -363,7 +371,7 @@ static int read_member(struct parse *p, size_t depth, struct built *m, struct th
         return ok ? 0 : fail_at(p, at, "map merge requires map or sequence of maps as the value");
     }
     if (th_json_has(m->json, name)) {
-        note_dup(p);
+        note_dup(p, name, c.line);
     }
     th_json_set(m->json, name, c.json);
     return 0;
@@ -432,10 +440,11 @@ static int read_documents(struct parse *p, struct th_json *docs)
     }
 }
 
-static int parse_yaml(const char *p, size_t n, struct th_strv *dups, struct th_json **ret_docs,
-                      struct th_err *err)
+static int parse_yaml(const char *p, size_t n, struct th_strv *dups, struct th_strv *again,
+                      struct th_json **ret_docs, struct th_err *err)
 {
-    struct parse s = {.nodes_left = TH_LIMIT_YAML_NODES, .dups = dups, .err = err};
+    struct parse s = {
+        .nodes_left = TH_LIMIT_YAML_NODES, .dups = dups, .again = again, .err = err};
     TH_ASSERT(yaml_parser_initialize(&s.y));
     yaml_parser_set_encoding(&s.y, YAML_UTF8_ENCODING);
     yaml_parser_set_input_string(&s.y, (const unsigned char *)p, n);
@@ -474,7 +483,7 @@ int th_yaml_parse(const char *p, size_t n, struct th_json **ret_docs, struct th_
         th_json_append(*ret_docs, one);
         return 0;
     }
-    return parse_yaml(p, n, NULL, ret_docs, err);
+    return parse_yaml(p, n, NULL, NULL, ret_docs, err);
 }
 
 int th_yaml_parse_one(const char *p, size_t n, struct th_strv *dups, struct th_json **ret,
@@ -484,10 +493,22 @@ int th_yaml_parse_one(const char *p, size_t n, struct th_strv *dups, struct th_j
         return 0;
     }
     TH_AUTO(th_json) struct th_json *docs = NULL;
-    TH_TRY(parse_yaml(p, n, dups, &docs, err));
+    TH_TRY(parse_yaml(p, n, dups, NULL, &docs, err));
     if (th_json_len(docs) != 1) {
         return th_fail(err, TH_R_PARSE, "expected one YAML document, found %zu", th_json_len(docs));
     }
     *ret = th_json_ref(th_json_at(docs, 0));
     return 0;
+}
+
+int th_yaml_check_unique(const char *p, size_t n, struct th_err *err)
+{
+    th_autostrv struct th_strv again = TH_STRV_INIT;
+    TH_AUTO(th_json) struct th_json *docs = NULL;
+    TH_TRY(parse_yaml(p, n, NULL, &again, &docs, err));
+    if (again.n == 0) {
+        return 0;
+    }
+    th_autofree char *all = th_strv_join(&again, "\n  ");
+    return th_fail(err, TH_R_PARSE, "yaml: unmarshal errors:\n  %s", all);
 }

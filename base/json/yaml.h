@@ -12,6 +12,9 @@ int th_yaml_parse(const char *p, size_t n, struct th_json **ret_docs,
 /* Exactly one document; JSON is accepted too, since it is YAML. */
 int th_yaml_parse_one(const char *p, size_t n, struct th_strv *dups, struct th_json **ret,
                       struct th_err *err) TH_MUST_USE;
+/* Members given twice are TH_R_PARSE, in the words and with the lines of go-yaml's strict reading:
+ * 'yaml: unmarshal errors:\n  line 9: key "foo" already set in map'. */
+int th_yaml_check_unique(const char *p, size_t n, struct th_err *err) TH_MUST_USE;
 /* Block style, keys sorted as kubectl -o yaml prints them. */
 void th_yaml_dump(const struct th_json *o, struct th_buf *b);
 #endif

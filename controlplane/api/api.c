@@ -184,7 +184,7 @@ void th_api_fail(struct th_aresp *resp, const char *accept, const struct th_err 
 {
     TH_AUTO(th_json) struct th_json *s = th_status_json(err);
     struct th_accept a = {.form = TH_FORM_OBJECT};
-    if (th_accept_parse(accept, false, false, true, &a, NULL) < 0) {
+    if (th_accept_parse(accept, TH_TRANSFORMS_NONE, false, true, &a, NULL) < 0) {
         a.media = TH_MEDIA_JSON; /* nothing fits: then it is said in JSON that nothing does */
     }
     const struct th_kind *k = th_kind_find("", "v1", "Status");
@@ -501,6 +501,15 @@ static struct th_attrs asked(const struct th_call *c, const struct verb_row *v, 
     };
 }
 
+/* Upstream's rule: what is only made (reviews, bindings, tokens) and what changes one part of an
+ * object has no rows. */
+static enum th_transforms transforms(const struct th_call *c)
+{
+    bool rows = c->sub ? th_streq(c->sub->name, "status") || th_streq(c->sub->name, "scale")
+                       : c->res->s.create_virtual == NULL;
+    return rows ? TH_TRANSFORMS_ALL : TH_TRANSFORMS_PARTIAL;
+}
+
 static int serve_resource(struct th_call *c, struct th_err *err)
 {
     const struct verb_row *v = find_verb(c);
@@ -527,8 +536,8 @@ static int serve_resource(struct th_call *c, struct th_err *err)
         return th_stream_route(c, err);
     }
     TH_TRY(parse_options(c, v->options, err));
-    TH_TRY(th_accept_parse(c->req->accept, true, v == &watch_verb, th_kind_has_protobuf(c->kind),
-                           &c->accept, err));
+    TH_TRY(th_accept_parse(c->req->accept, transforms(c), v == &watch_verb,
+                           th_kind_has_protobuf(c->kind), &c->accept, err));
     const char *pretty = th_query_get(&c->query, "pretty");
     if (pretty && v != &watch_verb) {
         c->accept.pretty = th_query_bool(&c->query, "pretty");

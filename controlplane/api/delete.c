@@ -326,7 +326,9 @@ int th_verb_deletecollection(struct th_call *c, struct th_err *err)
                       gv,
                       th_json_stringf("%lld", (long long)l.rv), items);
     for (size_t i = 0; i < l.n; i++) {
-        if (!th_select_matches(&sel, l.objs[i])) {
+        bool selected = false;
+        TH_TRY(th_select_test(&sel, l.objs[i], &selected, err));
+        if (!selected) {
             continue;
         }
         TH_AUTO_ERR struct th_err local = TH_ERR_INIT;

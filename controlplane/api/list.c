@@ -84,6 +84,31 @@ static int fail_expired(const char *start, struct th_err *err)
     return r;
 }
 
+/* Drops what the selector refuses, and what comes after the first `wanted` (0: all). */
+static int keep_selected(const struct th_select *sel, size_t wanted, struct th_store_list *l,
+                         struct th_err *err)
+{
+    size_t n = 0;
+    int r = 0;
+    for (size_t i = 0; i < l->n; i++) {
+        bool full = wanted > 0 && n == wanted;
+        bool is = false;
+        /* With the page full, one more match is what tells that there is another page. */
+        if (r >= 0 && !(full && l->more)) {
+            r = th_select_test(sel, l->objs[i], &is, err);
+        }
+        if (is && !full) {
+            l->objs[n++] = l->objs[i];
+            continue;
+        }
+        l->more = l->more || is;
+        th_obj_unref(l->objs[i]);
+    }
+    l->n = n;
+    l->remaining = 0;
+    return r;
+}
+
 /* The revisions that the answer holds. Objects that the selector refuses are dropped. */
 static int collect(struct th_call *c, const struct th_listopts *o, const struct th_select *sel,
                    struct th_store_list *ret, char **ret_continue, struct th_err *err)
@@ -121,22 +146,10 @@ static int collect(struct th_call *c, const struct th_listopts *o, const struct 
         }
         return r;
     }
-    if (!all) {
-        size_t n = 0;
-        for (size_t i = 0; i < l.n; i++) {
-            bool full = wanted > 0 && n == (size_t)wanted;
-            if (!full && th_select_matches(sel, l.objs[i])) {
-                l.objs[n++] = l.objs[i];
-            } else {
-                /* With the page full, one more match is what tells that there is another page. */
-                if (full && !l.more) {
-                    l.more = th_select_matches(sel, l.objs[i]);
-                }
-                th_obj_unref(l.objs[i]);
-            }
-        }
-        l.n = n;
-        l.remaining = 0;
+    r = all ? 0 : keep_selected(sel, (size_t)wanted, &l, err);
+    if (r < 0) {
+        th_store_list_done(&l);
+        return r;
     }
     if (l.more && l.n > 0) {
         int64_t made = at > 0 && o->cont ? t.made_ms : c->ctx.now_ms;

@@ -105,7 +105,7 @@ static bool media_of(const struct clause *c, bool watch, bool protobuf, enum th_
     return protobuf && th_str_eq(c->type, TH_STR("application/vnd.kubernetes.protobuf"));
 }
 
-static bool fits(const struct clause *c, bool transforms, bool watch, bool protobuf,
+static bool fits(const struct clause *c, enum th_transforms transforms, bool watch, bool protobuf,
                  struct th_accept *ret)
 {
     struct th_accept a = {.form = TH_FORM_OBJECT};
@@ -116,10 +116,11 @@ static bool fits(const struct clause *c, bool transforms, bool watch, bool proto
     if (c->as.n > 0) {
         bool v1 = th_str_eq(c->v, TH_STR("v1"));
         bool beta = th_str_eq(c->v, TH_STR("v1beta1"));
-        if (!transforms || !(v1 || beta) || !th_str_eq(c->g, TH_STR("meta.k8s.io"))) {
+        if (transforms == TH_TRANSFORMS_NONE || !(v1 || beta) || !th_str_eq(c->g, TH_STR("meta.k8s.io"))) {
             return false;
         }
-        if (th_str_eq(c->as, TH_STR("Table")) && a.media != TH_MEDIA_PROTOBUF) {
+        if (th_str_eq(c->as, TH_STR("Table")) && a.media != TH_MEDIA_PROTOBUF &&
+            transforms == TH_TRANSFORMS_ALL) {
             a.form = TH_FORM_TABLE;
         } else if (th_str_eq(c->as, TH_STR("PartialObjectMetadata")) ||
                    th_str_eq(c->as, TH_STR("PartialObjectMetadataList"))) {
@@ -133,7 +134,7 @@ static bool fits(const struct clause *c, bool transforms, bool watch, bool proto
     return true;
 }
 
-int th_accept_parse(const char *header, bool transforms, bool watch, bool protobuf,
+int th_accept_parse(const char *header, enum th_transforms transforms, bool watch, bool protobuf,
                     struct th_accept *ret, struct th_err *err)
 {
     if (!header || !*header) {

@@ -205,7 +205,7 @@ static int choose(const char *accept, bool has_protobuf, bool *ret_protobuf, str
     *ret_protobuf = has_protobuf && accept &&
                     (strstr(accept, "com.github.proto-openapi.spec.v2@v1.0+protobuf") ||
                      strstr(accept, "com.github.proto-openapi.spec.v2.v1.0+protobuf"));
-    return *ret_protobuf ? 0 : th_accept_parse(accept, false, true, false, &a, err);
+    return *ret_protobuf ? 0 : th_accept_parse(accept, TH_TRANSFORMS_NONE, true, false, &a, err);
 }
 
 int th_openapi_serve(struct th_call *c, struct th_err *err)

@@ -49,8 +49,10 @@ struct th_accept {
     bool pretty;
     const char *gv; /* of Table or PartialObjectMetadata: "meta.k8s.io/v1" or v1beta1 */
 };
+/* What an endpoint can answer with beside the object. */
+enum th_transforms { TH_TRANSFORMS_NONE, TH_TRANSFORMS_PARTIAL, TH_TRANSFORMS_ALL };
 /* TH_R_NOT_ACCEPTABLE when nothing fits. transforms and protobuf say what is possible. */
-int th_accept_parse(const char *header, bool transforms, bool watch, bool protobuf,
+int th_accept_parse(const char *header, enum th_transforms transforms, bool watch, bool protobuf,
                     struct th_accept *ret, struct th_err *err) TH_MUST_USE;
 /* Finds whether a media type with these parameters ("as=X;g=Y;v=Z" order-free) comes before plain
  * JSON in Accept; for discovery. */
@@ -249,7 +251,10 @@ struct th_select {
 };
 int th_select_parse(const struct th_call *c, struct th_select *ret, struct th_err *err) TH_MUST_USE;
 void th_select_done(struct th_select *s);
-bool th_select_matches(const struct th_select *s, const struct th_obj *o);
+/* Fails when an object that is stored in another form cannot be converted. */
+int th_select_test(const struct th_select *s, const struct th_obj *o, bool *ret,
+                   struct th_err *err) TH_MUST_USE;
+bool th_select_matches(const struct th_select *s, const struct th_obj *o); /* then: false */
 bool th_select_all(const struct th_select *s);
 
 /* ---- virtual.c: kinds that are made on being asked (th_strategy.list_virtual) ---- */

@@ -16,7 +16,9 @@ static int check_field(const struct th_resource *r, const char *field, bool *ret
     }
     for (size_t i = 0; r->selectable && r->selectable[i]; i++) {
         if (th_streq(r->selectable[i], field)) {
-            *ret_parse = *ret_parse || r->selectable_value || r->storage_gv_plural;
+            /* What lies in the store may have another form. */
+            *ret_parse = *ret_parse || r->selectable_value || r->storage_gv_plural ||
+                         (r->custom && r->storage_row != r);
             return 0;
         }
     }
@@ -156,27 +158,32 @@ static bool field_is(const struct th_select *s, const struct th_obj *o, const st
     return th_streq(text, t->value);
 }
 
-bool th_select_matches(const struct th_select *s, const struct th_obj *o)
+int th_select_test(const struct th_select *s, const struct th_obj *o, bool *ret, struct th_err *err)
 {
+    *ret = false;
     if (s->labels && !th_selector_empty(s->labels)) {
         struct head h = {.o = o};
         bool ok = th_selector_matches_fn(s->labels, head_label, &h);
         free(h.value);
         if (!ok) {
-            return false;
+            return 0;
         }
     }
-    if (s->fields.n == 0) {
-        return true;
-    }
     TH_AUTO(th_json) struct th_json *tree = NULL;
-    if (s->parse && th_object_load(s->res, o, &tree, NULL) < 0) {
-        return false;
+    if (s->fields.n && s->parse) {
+        TH_TRY(th_object_load(s->res, o, &tree, err));
     }
     for (size_t i = 0; i < s->fields.n; i++) {
         if (field_is(s, o, tree, &s->fields.terms[i]) == s->fields.terms[i].negate) {
-            return false;
+            return 0;
         }
     }
-    return true;
+    *ret = true;
+    return 0;
+}
+
+bool th_select_matches(const struct th_select *s, const struct th_obj *o)
+{
+    bool is = false;
+    return th_select_test(s, o, &is, NULL) >= 0 && is;
 }

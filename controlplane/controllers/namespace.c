@@ -83,20 +83,38 @@ static int empty_one(struct th_ctrl *c, const char *ns, const struct th_rl_item 
     return 0;
 }
 
-static int empty_it(struct th_ctrl *c, const char *ns, struct rest *rest, struct th_err *err)
+static bool is_pods(const struct th_rl_item *r)
 {
-    struct th_rl served TH_CLEANUP(th_rl_done) = TH_RL_INIT;
-    TH_TRY(th_rl_discover(th_ctrl_client(c), &served, err));
+    return !*r->group && th_streq(r->plural, "pods");
+}
+
+/* Empties the resource of pods, or all others. */
+static void empty_some(struct th_ctrl *c, const char *ns, const struct th_rl *served, bool pods,
+                       struct rest *rest)
+{
     unsigned needed = TH_RL_LIST | TH_RL_DELETECOLLECTION;
-    for (size_t i = 0; i < served.n; i++) {
-        const struct th_rl_item *r = &served.v[i];
-        if (!r->namespaced || !r->preferred || (r->verbs & needed) != needed) {
+    for (size_t i = 0; i < served->n; i++) {
+        const struct th_rl_item *r = &served->v[i];
+        if (!r->namespaced || !r->preferred || (r->verbs & needed) != needed ||
+            is_pods(r) != pods) {
             continue;
         }
         struct th_err one TH_CLEANUP(th_err_done) = TH_ERR_INIT;
         if (empty_one(c, ns, r, rest, &one) < 0 && one.reason != TH_R_NOT_FOUND) {
             th_strv_add(&rest->failures, one.msg ? one.msg : "");
         }
+    }
+}
+
+/* Pods go first and alone, so that none runs on without the policies, secrets and configuration that
+ * were there for it. */
+static int empty_it(struct th_ctrl *c, const char *ns, struct rest *rest, struct th_err *err)
+{
+    struct th_rl served TH_CLEANUP(th_rl_done) = TH_RL_INIT;
+    TH_TRY(th_rl_discover(th_ctrl_client(c), &served, err));
+    empty_some(c, ns, &served, true, rest);
+    if (rest->left == 0) {
+        empty_some(c, ns, &served, false, rest);
     }
     return 0;
 }

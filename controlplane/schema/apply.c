@@ -43,8 +43,10 @@ static int wrap_typed(const struct applying *a, const char *what, const struct t
         const char *ns = th_json_path_str(o, "metadata.namespace");
         const char *name = th_json_path_str(o, "metadata.name");
         const char *kind = th_json_path_str(o, "kind");
-        (void)th_wrap(err, "failed to create typed %s object (%s/%s; %s, Kind=%s)", what,
-                      ns ? ns : "", name ? name : "", a->o->api_version, kind ? kind : "");
+        const char *gv = a->o->api_version;
+        (void)th_wrap(err, "failed to create typed %s object (%s/%s; %s%s, Kind=%s)", what,
+                      ns ? ns : "", name ? name : "", strchr(gv, '/') ? "" : "/", gv,
+                      kind ? kind : "");
     }
     return rc;
 }
@@ -215,7 +217,7 @@ static struct th_json *prune(struct applying *a, const struct th_json *merged,
 
 /* ---- Applying ---- */
 
-static int check_config(struct applying *a, struct th_err *err)
+static int check_config(const struct applying *a, struct th_err *err)
 {
     const char *version = th_json_path_str(a->config, "apiVersion");
     if (!th_json_is(a->config, TH_JSON_OBJECT)) {
@@ -385,4 +387,10 @@ int th_apply(const struct th_apply_opts *o, const struct th_json *live,
     int rc = apply(&a, ret, err);
     th_managed_done(&a.m);
     return rc;
+}
+
+int th_apply_check(const struct th_apply_opts *o, const struct th_json *applied, struct th_err *err)
+{
+    struct applying a = {.o = o, .type = th_tref_root(o->type), .config = applied};
+    return check_config(&a, err);
 }

@@ -35,6 +35,10 @@ struct th_apply_opts {
  * message. */
 int th_apply(const struct th_apply_opts *o, const struct th_json *live, const struct th_json *applied,
              struct th_json **ret, struct th_err *err) TH_MUST_USE;
+/* The first part of th_apply alone: is `applied` a configuration of this type? What its schema does
+ * not declare is TH_R_UNKNOWN (upstream answers 500 without a reason). */
+int th_apply_check(const struct th_apply_opts *o, const struct th_json *applied,
+                   struct th_err *err) TH_MUST_USE;
 /* After any other write: computes what changed between live (NULL on create) and obj, records it
  * for o->manager with operation Update, takes it from the other managers, and writes
  * obj.metadata.managedFields in place. Honours an explicit managedFields: [] or [{}] (reset). */

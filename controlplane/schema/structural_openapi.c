@@ -9,7 +9,7 @@
 #include "controlplane/schema/structural.h"
 
 static const char api_version_doc[] =
-    "The group and version of the schema that this object follows, such as apps/v1.";
+    "APIVersion defines the group and version of the schema this object follows, such as apps/v1.";
 static const char kind_doc[] = "The kind of this object, in CamelCase.";
 
 char *th_structural_openapi_name(const char *group, const char *version, const char *kind)

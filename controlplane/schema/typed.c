@@ -366,10 +366,10 @@ int th_typed_validate(struct th_tref t, const struct th_json *o, bool allow_dups
     check(&c, t, o);
     int rc = 0;
     if (c.faults.n == 1) {
-        rc = th_fail(err, TH_R_INTERNAL, "%s", c.faults.v[0]);
+        rc = th_fail(err, TH_R_UNKNOWN, "%s", c.faults.v[0]);
     } else if (c.faults.n > 1) {
         th_autofree char *all = th_strv_join(&c.faults, "\n  ");
-        rc = th_fail(err, TH_R_INTERNAL, "errors:\n  %s", all);
+        rc = th_fail(err, TH_R_UNKNOWN, "errors:\n  %s", all);
     }
     th_strv_done(&c.faults);
     th_buf_done(&c.path);

@@ -456,14 +456,19 @@ class Controllers(Scene, unittest.TestCase):
             "NamespaceDeletionGroupVersionParsingFailure": ("False", "ParsedGroupVersions", "All legacy kube types successfully parsed"),
             "NamespaceDeletionContentFailure": ("False", "ContentDeleted", "All content successfully deleted, may be waiting on finalization"),
             "NamespaceContentRemaining": ("True", "SomeResourcesRemain",
-                                          "Some resources are remaining: configmaps. has 1 resource instances, pods. has 1 resource instances"),
-            "NamespaceFinalizersRemaining": ("True", "SomeFinalizersRemain", "Some content in the namespace has finalizers remaining: "
-                                             "example.com/hold in 1 resource instances, example.com/more in 1 resource instances")}
+                                          "Some resources are remaining: pods. has 1 resource instances"),
+            "NamespaceFinalizersRemaining": ("False", "ContentHasNoFinalizers", "All content-preserving finalizers finished")}
         self.wait("conditions %s" % want, lambda: said() == want)
         self.assertEqual(self.get("/api/v1/namespaces/" + self.ns)["status"]["phase"], "Terminating")
+        # Nothing else goes before the pods are gone.
+        self.assertNotIn("deletionTimestamp", self.get(self.cms + "/held")["metadata"])
         self.player.remove(self.get(self.pods + "/p"))
-        self.wait("pod's row is gone", lambda: said().get("NamespaceContentRemaining", ("", "", ""))[2] ==
-                  "Some resources are remaining: configmaps. has 1 resource instances")
+        want["NamespaceContentRemaining"] = ("True", "SomeResourcesRemain",
+                                             "Some resources are remaining: configmaps. has 1 resource instances")
+        want["NamespaceFinalizersRemaining"] = (
+            "True", "SomeFinalizersRemain", "Some content in the namespace has finalizers remaining: "
+            "example.com/hold in 1 resource instances, example.com/more in 1 resource instances")
+        self.wait("conditions %s" % want, lambda: said() == want)
         self.patch(self.cms + "/held", {"metadata": {"finalizers": None}})
         self.wait("gone", lambda: self.get("/api/v1/namespaces/" + self.ns) is None)
 

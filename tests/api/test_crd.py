@@ -287,6 +287,8 @@ class Crd(unittest.TestCase):
         k("patch", "ct", "k1", "--subresource=status", "--type=merge", "-p",
           '{"status":{"conditions":[{"type":"Ready","status":"True"}]}}')
         self.assertIn("True", k("get", "ct", "k1"))
+        self.assertIn("APIVersion defines the group and version", k("explain", "ct"))
+        self.assertIn("CreationTimestamp is a timestamp", k("explain", "ct.metadata"))
         self.assertIn("k1", k("get", "ct", "--field-selector", "spec.mode=a"))
         self.assertNotIn("k1", k("get", "ct", "--field-selector", "spec.mode=b"))
         code, out = k("patch", "ct", "k1", "-p", "{}", ok=False)
@@ -395,7 +397,7 @@ class Crd(unittest.TestCase):
         self.addCleanup(hook.close)
         d = crd("links", "Link", props(address=STR))
         d["spec"]["versions"].append({"name": "v2", "served": True, "storage": False, "schema": {
-            "openAPIV3Schema": props(spec=props(host=STR, port=INT))}})
+            "openAPIV3Schema": props(spec=props(host=STR, port=INT))}, "selectableFields": [{"jsonPath": ".spec.host"}]})
         d["spec"]["conversion"] = {"strategy": "Webhook", "webhook": {
             "conversionReviewVersions": ["v1"], "clientConfig": hook.config}}
         self.define(d)
@@ -419,9 +421,15 @@ class Crd(unittest.TestCase):
         events, conn = self.c.watch(v2 + "?watch=true")
         self.assertEqual({next(events)["object"]["spec"]["port"] for _ in range(2)}, {8080, 81})
         conn.close()
+        o = self.c.api("GET", v2 + "?fieldSelector=spec.host%3Di")[1]
+        self.assertEqual([x["metadata"]["name"] for x in o["items"]], ["b"], "fields are those of the version asked for")
+        events, conn = self.c.watch(v2 + "?watch=true&fieldSelector=spec.host%3Dh")
+        self.assertEqual(next(events)["object"]["metadata"]["name"], "a")
+        conn.close()
         hook.fail = "no such thing"
         s, o = self.c.api("GET", v2 + "/a")
         self.assertEqual((s, o["reason"]), (500, "InternalError"))
+        self.assertEqual(self.c.api("GET", v2 + "?fieldSelector=spec.host%3Di")[0], 500)
         self.assertEqual(o["message"], "Internal error occurred: conversion webhook for example.com/v1, Kind=Link failed: "
                          "no such thing")
         self.assertEqual(self.c.api("GET", v1 + "/a")[0], 200)

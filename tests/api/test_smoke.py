@@ -141,6 +141,23 @@ class Api(unittest.TestCase):
         s, o = self.c.api("PATCH", CM + "/ssa", b"{}", headers=h)
         self.assertEqual(o["message"], 'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch')
 
+    def test_apply_refuses_what_the_schema_does_not_declare_whatever_is_asked_for(self):
+        p = CM + "/odd?fieldManager=one&fieldValidation="
+        h = {"Content-Type": "application/apply-patch+yaml"}
+        text = b"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: odd, namespace: default}\n"
+        for mode in ("Strict", "Warn", "Ignore"):
+            s, o = self.c.api("PATCH", p + mode, text + b"extra: 1\n", headers=h)
+            self.assertEqual((s, o.get("reason"), o["message"]), (
+                500, None, "failed to create typed patch object (default/odd; /v1, Kind=ConfigMap): "
+                ".extra: field not declared in schema"))
+        twice = text + b"data:\n  a: b\n  a:\n    c\n"
+        s, o = self.c.api("PATCH", p + "Strict", twice, headers=h)
+        self.assertEqual((s, o["reason"], o["message"]), (
+            400, "BadRequest", "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n"
+            '  line 7: key "a" already set in map'))
+        s, o = self.c.api("PATCH", p + "Warn", twice, headers=h)
+        self.assertEqual((s, o["data"]), (201, {"a": "c"}))
+
     def test_unknown_media_types_and_methods_are_refused(self):
         s, o = self.c.api("POST", CM, b"x", headers={"Content-Type": "text/csv"})
         self.assertEqual((s, o["reason"]), (415, "UnsupportedMediaType"))
@@ -233,6 +250,11 @@ class Api(unittest.TestCase):
         self.assertEqual(t["rows"][0]["object"]["kind"], "PartialObjectMetadata")
         _, m = self.c.api("GET", CM, headers={"Accept": "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"})
         self.assertEqual(m["kind"], "PartialObjectMetadataList")
+        # What is only made has no rows.
+        s, o = self.c.api("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+                          {"spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}}},
+                          headers={"Content-Type": "application/json", "Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"})
+        self.assertEqual((s, o["reason"]), (406, "NotAcceptable"))
         self.assertNotIn("data", m["items"][0])
 
     def test_watch_follows_selectors(self):

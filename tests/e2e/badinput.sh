@@ -458,7 +458,7 @@ bad 2 usage 'needs a name' '-t NAME:TAG' tc image build --go . "$ctx"
 bad 1 unsupported 'no stand-in for alpine' 'golang' tc image base alpine:3
 
 step "manifests the cluster refuses"
-bad 7 bad-request 'unknown field "dataa"' '.' tc apply -f "$(f unknown.yaml <<<'{apiVersion: v1, kind: ConfigMap, metadata: {name: a}, dataa: {}}')"
+bad 7 bad-request '\.dataa: field not declared in schema' 'correct' tc apply -f "$(f unknown.yaml <<<'{apiVersion: v1, kind: ConfigMap, metadata: {name: a}, dataa: {}}')"
 bad 3 not-found 'no matches for kind "Podd"' 'apiVersion and kind' tc apply -f "$(f kind.yaml <<<'{apiVersion: v1, kind: Podd, metadata: {name: a}}')"
 bad 7 invalid 'metadata.name' 'fields named' tc apply -f "$(f name.yaml <<<'{apiVersion: v1, kind: ConfigMap, metadata: {name: A_b}}')"
 bad 3 not-found 'namespaces "nope" not found' '.' tc apply -f "$(f ns.yaml <<<'{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: nope}}')"
@@ -479,7 +479,7 @@ kubectl_says() { # PATTERN COMMAND...
 }
 kubectl_says 'error parsing|error converting YAML to JSON' apply -f "$work/a.yaml"
 kubectl_says 'unknown field "dataa"' apply -f "$work/unknown.yaml"
-kubectl_says 'unknown field "dataa"' apply --server-side -f "$work/unknown.yaml"
+kubectl_says '\.dataa: field not declared in schema' apply --server-side -f "$work/unknown.yaml"
 kubectl_says 'no matches for kind "Podd"' apply --validate=false -f "$work/kind.yaml"
 out=$(k apply --validate=warn -f "$work/unknown.yaml" 2>&1) || true
 is "unknown fields are warnings when asked for" grep -q 'Warning: unknown field "dataa"' <<<"$out"

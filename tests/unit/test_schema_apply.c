@@ -239,14 +239,14 @@ static void bad_configurations_are_refused(void **state)
                            &err),
                      -TH_R_BAD_REQUEST);
     assert_string_equal(err.msg, "metadata.managedFields must be nil");
-    assert_int_equal(apply(&o, "m", false, "{" HEAD ",'spec':{'foo':1}}", &err), -TH_R_INTERNAL);
+    assert_int_equal(apply(&o, "m", false, "{" HEAD ",'spec':{'foo':1}}", &err), -TH_R_UNKNOWN);
     assert_string_equal(err.msg, "failed to create typed patch object (/d; apps/v1, "
                                  "Kind=Deployment): .spec.foo: field not declared in schema");
     assert_int_equal(apply(&o, "m", false,
                            "{" HEAD ",'spec':{'template':{'spec':{'containers':[{'name':'c'},"
                            "{'name':'c'}]}}}}",
                            &err),
-                     -TH_R_INTERNAL);
+                     -TH_R_UNKNOWN);
     assert_string_equal(err.msg,
                         "failed to create typed patch object (/d; apps/v1, Kind=Deployment): "
                         ".spec.template.spec.containers: duplicate entries for key [name=\"c\"]");
