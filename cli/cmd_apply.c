@@ -77,7 +77,7 @@ static int apply_one(const struct th_cli *cli, struct th_client *client, const s
     if (r == -TH_R_CONFLICT) {
         return th_hint(err, "--force takes the fields over from the other managers");
     }
-    if (r < 0 && err->msg && strstr(err->msg, ": failed to create typed patch object")) {
+    if (r < 0 && err->msg && strstr(err->msg, "failed to create typed patch object")) {
         /* What the manifest says is at fault; the API has no reason for that (it answers 500). */
         err->reason = TH_R_BAD_REQUEST;
         return -TH_R_BAD_REQUEST;

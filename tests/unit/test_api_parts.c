@@ -131,7 +131,7 @@ static void accept_takes_the_first_form_there_is(void **state)
     for (size_t i = 0; i < TH_ARRAY_LEN(cases); i++) {
         struct th_accept a;
         assert_int_equal(
-            th_accept_parse(cases[i].header, true, cases[i].watch, cases[i].protobuf, &a, NULL), 0);
+            th_accept_parse(cases[i].header, TH_TRANSFORMS_ALL, cases[i].watch, cases[i].protobuf, &a, NULL), 0);
         assert_int_equal(a.form, cases[i].form);
         assert_int_equal(a.media, cases[i].media);
     }
@@ -142,16 +142,23 @@ static void what_cannot_be_answered_is_not_acceptable(void **state)
     (void)state;
     struct th_accept a;
     TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
-    assert_int_equal(th_accept_parse("text/html", true, false, true, &a, &err),
+    assert_int_equal(th_accept_parse("text/html", TH_TRANSFORMS_ALL, false, true, &a, &err),
                      -TH_R_NOT_ACCEPTABLE);
     assert_string_equal(err.msg, "only the following media types are accepted: application/json, "
                                  "application/yaml, " PB);
-    assert_int_equal(th_accept_parse("application/yaml", true, true, true, &a, &err),
+    assert_int_equal(th_accept_parse("application/yaml", TH_TRANSFORMS_ALL, true, true, &a, &err),
                      -TH_R_NOT_ACCEPTABLE);
     assert_string_equal(err.msg, "only the following media types are accepted: "
                                  "application/json;stream=watch, " PB ";stream=watch");
-    assert_int_equal(th_accept_parse(PB, true, false, false, &a, NULL), -TH_R_NOT_ACCEPTABLE);
-    assert_int_equal(th_accept_parse(PB ";q=0", true, false, true, &a, NULL), -TH_R_NOT_ACCEPTABLE);
+    assert_int_equal(th_accept_parse(PB, TH_TRANSFORMS_ALL, false, false, &a, NULL), -TH_R_NOT_ACCEPTABLE);
+    const char *table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    const char *partial = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
+    assert_int_equal(th_accept_parse(table, TH_TRANSFORMS_PARTIAL, false, true, &a, NULL),
+                     -TH_R_NOT_ACCEPTABLE);
+    assert_int_equal(th_accept_parse(partial, TH_TRANSFORMS_PARTIAL, false, true, &a, NULL), 0);
+    assert_int_equal(th_accept_parse(partial, TH_TRANSFORMS_NONE, false, true, &a, NULL),
+                     -TH_R_NOT_ACCEPTABLE);
+    assert_int_equal(th_accept_parse(PB ";q=0", TH_TRANSFORMS_ALL, false, true, &a, NULL), -TH_R_NOT_ACCEPTABLE);
 }
 
 static void aggregated_discovery_is_wanted_before_plain_json_only(void **state)
