@@ -1,6 +1,6 @@
 #ifndef TH_BASE_THREADPOOL_H
 #define TH_BASE_THREADPOOL_H
-/* A fixed set of threads for blocking jobs (pull, unpack, run crun). FIFO. Thread-safe. */
+/* Threads for blocking jobs (pull, unpack, commit), as many as given at most. FIFO. Thread-safe. */
 #include <stddef.h>
 struct th_pool;
 struct th_pool *th_pool_new(const char *name, size_t threads);

@@ -812,13 +812,18 @@ static enum MHD_Result handle_body(struct hreq *h)
     struct th_areq q;
     make_areq(h, &q);
     struct th_server *s = h->server;
-    (void)pthread_mutex_lock(&s->lock);
-    bool inline_ = th_api_is_quick(&q) || s->stopping;
+    bool quick = th_api_is_quick(&q);
     h->state = HREQ_HANDLING;
+    if (quick) {
+        handle(h);
+        return send_answer(h);
+    }
+    th_api_flow_class(s->api, &q, &h->flow);
+    (void)pthread_mutex_lock(&s->lock);
+    bool inline_ = s->stopping;
     TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
     int r = 0;
     if (!inline_) {
-        th_api_flow_class(s->api, &q, &h->flow);
         MHD_suspend_connection(h->mhd);
         r = th_flow_submit(th_api_flow(s->api), &h->flow, handle_in_worker, h, &err);
         if (r < 0) {

@@ -1,11 +1,11 @@
-/* The store's front: opening, reading, handing writes to the writer.
+/* The store's front: opening, reading, handing in writes.
  *
  * Reads take the index's lock for reading, count references up and go. A list at an earlier
  * revision begins with the present and undoes the ring's events back to that revision; only when
  * the ring does not reach back far enough is SQLite asked.
  *
  * A caller's thread does what can be done before the queue: sizes are checked and heads are
- * scanned there, so that the one writer has little left to do. A full queue makes callers wait.
+ * scanned there, so that the writer (writer.c) has little left to do. A full queue makes callers wait.
  */
 #include "base/log.h"
 #include "controlplane/store/store_priv.h"
@@ -101,11 +101,11 @@ int th_store_open(const struct th_store_opts *opts, struct th_store **ret, struc
     }
     s->next_rv = s->rv + 1;
     s->published_rv = s->rv;
-    s->compact_at_ms = th_mono_ms();
-    int e = pthread_create(&s->writer, NULL, th_store_writer_main, s);
+    s->q.compact_at_ms = th_mono_ms();
+    int e = pthread_create(&s->compactor, NULL, th_store_compactor_main, s);
     if (e != 0) {
         store_free(s);
-        return th_fail_errno(err, e, TH_R_INTERNAL, "starting the store's writer");
+        return th_fail_errno(err, e, TH_R_INTERNAL, "starting the store's compaction");
     }
     s->clock_watch = (struct th_clock_watch){.fn = clock_moved, .arg = s};
     th_clock_watch_add(&s->clock_watch);
@@ -125,7 +125,7 @@ void th_store_close(struct th_store *s)
     s->q.stop = true;
     pthread_cond_broadcast(&s->q.cond);
     pthread_mutex_unlock(&s->q.lock);
-    pthread_join(s->writer, NULL);
+    pthread_join(s->compactor, NULL);
     TH_ASSERT(s->hub.watchers == 0);
     store_free(s);
 }
@@ -291,7 +291,14 @@ static int prepare(struct th_request *q, struct th_err *err)
     return 0;
 }
 
-/* Queues q and waits for its outcome. */
+static void wait_for(struct th_request *q)
+{
+    while (sem_wait(&q->done) != 0) {
+        /* a signal came */
+    }
+}
+
+/* Queues q and waits for its outcome, as the writer if nobody else is. */
 static int submit(struct th_store *s, struct th_request *q, struct th_err *err)
 {
     sem_init(&q->done, 0, 0);
@@ -300,19 +307,24 @@ static int submit(struct th_store *s, struct th_request *q, struct th_err *err)
         pthread_cond_wait(&s->q.space, &s->q.lock);
     }
     bool closing = s->q.stop;
+    bool lead = !closing && !s->q.busy;
     if (!closing) {
         *s->q.last = q;
         s->q.last = &q->next;
         s->q.n++;
+        s->q.busy = true;
     }
     pthread_mutex_unlock(&s->q.lock);
     if (closing) {
         q->rc = th_fail(&q->err, TH_R_UNAVAILABLE, "the store is closing");
     } else {
-        pthread_cond_signal(
-            &s->q.cond); /* after unlocking, so that the writer need not wait for us */
-        while (sem_wait(&q->done) != 0) {
-            /* a signal came */
+        if (lead) {
+            th_store_write_turn(s);
+        }
+        wait_for(q);
+        if (q->lead) {
+            th_store_write_turn(s);
+            wait_for(q);
         }
     }
     sem_destroy(&q->done);

@@ -109,7 +109,7 @@ struct th_str th_event_encoded(struct th_event *e, enum th_event_type as, th_eve
                                void *arg);
 
 struct th_watch;
-/* Called in the writer's thread when the watcher's queue goes from empty to not empty, or when it
+/* Called in the thread of whoever writes when the watcher's queue goes from empty to not empty, or when it
  * was cut off; must only signal (resume a connection, post to a loop), never block. */
 typedef void th_watch_wake_fn(void *arg);
 /* Events with rv > from_rv under prefix, in order, none lost or repeated. TH_R_EXPIRED ("too old

@@ -8,7 +8,8 @@
  *   lock (rwlock)  the index, the ring, rv, compacted_rv; the writer alone takes it for writing
  *   watch.lock     one watcher's queue
  * Alone: q.lock (waiting writes), db.read_lock (the reading connection).
- * The writing connection, next_rv and everything about compaction belong to the writer's thread. */
+ * The writing connection, next_rv and what is staged belong to the writer: to the thread that set
+ * q.busy, or was handed it. */
 #include "base/clock.h"
 #include "base/hmap.h"
 #include "base/limits.h"
@@ -66,6 +67,7 @@ struct th_request {
     size_t n;
     int64_t compact_rv; /* > 0: a request for compaction, n is 0 */
     struct th_pending *pend;
+    bool lead;       /* woken to be the writer */
     bool staged;     /* has a place in the batch */
     bool on_pending; /* its precondition failed because of a write of this batch */
     int rc;
@@ -139,21 +141,27 @@ struct th_store {
     struct th_hub hub;
 
     struct {
-        pthread_mutex_t lock;
-        pthread_cond_t cond, space;
+        pthread_mutex_t lock; /* guards all of it */
+        pthread_cond_t cond;  /* the compactor's: it is due, or nobody writes any more */
+        pthread_cond_t space;
         struct th_request *first, **last;
         size_t n;
+        bool busy; /* somebody is the writer */
         bool stop;
+        bool compact_waits;            /* the compactor is to be the next writer */
+        bool compact_turn;             /* it is now */
+        int64_t compact_at_ms;         /* monotonic */
+        struct th_request *compacting; /* waiting for compaction to reach their revision */
     } q;
-    pthread_t writer;
+    pthread_t compactor;
     struct th_clock_watch clock_watch;
     /* the writer's own */
     int64_t next_rv;
-    struct th_hmap staged;         /* key -> newest struct th_pending of the batch */
-    int64_t compact_at_ms;         /* monotonic */
-    struct th_request *compacting; /* waiting for compaction to reach their revision */
+    struct th_hmap staged; /* key -> newest struct th_pending of the batch */
 };
-void *th_store_writer_main(void *store);
+/* Commits one batch of what waits and hands the role on. The caller is the writer. */
+void th_store_write_turn(struct th_store *s);
+void *th_store_compactor_main(void *store);
 /* Drops ring entries: over its limits, and with rv <= compacted. Returns events to unref in *drop
  * (th_buf of pointers), since that is done outside of the lock. lock held for writing. */
 void th_store_trim_ring(struct th_store *s, int64_t now_ms, struct th_buf *drop);

@@ -1,13 +1,16 @@
-/* The writer: one thread, one transaction for all that waits.
+/* The writer: one transaction for all that waits.
  *
  * Problem: an fsync costs 0.3 ms and more; thirty clients that write at once must share it, and
- * each must still see its own precondition checked against everything before it.
+ * each must still see its own precondition checked against everything before it. And a client that
+ * writes alone should not pay for two switches of threads on the way to the disk and back.
  *
- * Design: callers put requests into a queue and sleep. The writer takes what is there (up to
- * TH_LIMIT_COMMIT_ROWS rows), checks and stages request after request against the index and what
- * is staged already, writes all rows in one transaction, and only then publishes: index and ring
- * under the write lock, then every watcher, in the order of revisions, then the callers wake.
- * While it waits for the disk, the next batch gathers by itself; there is no timer.
+ * Design: callers put requests into a queue. Who finds nobody writing takes the role of the writer
+ * (q.busy) himself; the others sleep. The writer takes what is there (up to TH_LIMIT_COMMIT_ROWS
+ * rows), checks and stages request after request against the index and what is staged already, writes
+ * all rows in one transaction, and only then publishes: index and ring under the write lock, then
+ * every watcher, in the order of revisions, then the callers wake. While he waits for the disk, the
+ * next batch gathers by itself; there is no timer. After one batch he hands the role to the first who
+ * waits, so nobody works long for others.
  *
  * A write has one revision; the writes of one atomic request have neighbouring ones and become
  * visible together.
@@ -17,8 +20,8 @@
  * write in this batch: what it was told would not be true. Nothing sticks: the next batch tries
  * again.
  *
- * Compaction is done between batches in small steps, so that no write waits for more than one of
- * them. Revisions that are given up by a failed batch are used again; nobody has seen them.
+ * Compaction is done by a thread that asks for the role like everybody, in small steps between
+ * batches, so that no write waits for more than one of them. Revisions that are given up by a failed batch are used again; nobody has seen them.
  */
 #include "base/log.h"
 #include "controlplane/store/store_priv.h"
@@ -45,7 +48,7 @@ static struct th_obj *newest(struct th_store *s, const char *key, struct th_pend
     if (p) {
         return p->op == TH_STORE_DELETE ? NULL : p->ev->obj;
     }
-    /* Only this thread changes the index, so it may read without the lock. */
+    /* Only the writer changes the index, so he may read without the lock. */
     return th_omap_get(s->index, key);
 }
 
@@ -253,17 +256,19 @@ static void forget_below(struct th_store *s, int64_t compacted)
     th_store_drop_events(&drop);
 }
 
-/* One step; sets when the next one is due. */
+/* One step, as the writer; sets when the next one is due. */
 static void compact(struct th_store *s)
 {
     TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
     int64_t force = 0;
-    for (struct th_request *q = s->compacting; q; q = q->next) {
+    pthread_mutex_lock(&s->q.lock);
+    for (struct th_request *q = s->q.compacting; q; q = q->next) {
         force = q->compact_rv > force ? q->compact_rv : force;
     }
+    pthread_mutex_unlock(&s->q.lock);
     int r = 0;
     if (s->db) {
-        int64_t compacted = s->compacted_rv; /* only this thread changes it */
+        int64_t compacted = s->compacted_rv; /* only the writer changes it */
         r = th_db_compact_step(s->db, force, th_now_ms() - s->max_age_ms, s->max_b,
                                COMPACT_STEP_ROWS, &compacted, &err);
         forget_below(s, compacted);
@@ -273,9 +278,10 @@ static void compact(struct th_store *s)
     if (r < 0) {
         th_warn("store", "compaction failed", "err=%s", th_log_q(err.msg));
     }
-    s->compact_at_ms = th_mono_ms() + (r < 0 ? COMPACT_RETRY_MS : r > 0 ? 0 : COMPACT_PERIOD_MS);
     struct th_request *done = NULL;
-    struct th_request **at = &s->compacting;
+    pthread_mutex_lock(&s->q.lock);
+    s->q.compact_at_ms = th_mono_ms() + (r < 0 ? COMPACT_RETRY_MS : r > 0 ? 0 : COMPACT_PERIOD_MS);
+    struct th_request **at = &s->q.compacting;
     while (*at) {
         struct th_request *q = *at;
         if (r < 0) {
@@ -289,10 +295,11 @@ static void compact(struct th_store *s)
             at = &q->next;
         }
     }
+    pthread_mutex_unlock(&s->q.lock);
     complete(done);
 }
 
-/* ---- The loop ---- */
+/* ---- The role ---- */
 
 /* Takes requests for one batch; q.lock held. Compaction requests go to their own list. */
 static void take(struct th_store *s, struct batch *b)
@@ -305,9 +312,11 @@ static void take(struct th_store *s, struct batch *b)
         s->q.n--;
         q->next = NULL;
         if (q->compact_rv > 0) {
-            q->next = s->compacting;
-            s->compacting = q;
-            s->compact_at_ms = 0;
+            q->next = s->q.compacting;
+            s->q.compacting = q;
+            s->q.compact_at_ms = 0;
+            s->q.compact_waits = true;
+            pthread_cond_signal(&s->q.cond);
             continue;
         }
         *tail = q;
@@ -320,33 +329,67 @@ static void take(struct th_store *s, struct batch *b)
     pthread_cond_broadcast(&s->q.space);
 }
 
-void *th_store_writer_main(void *store)
+/* The role goes to the compaction when it waits for it, else to the first request, else to nobody. */
+static void hand_on(struct th_store *s)
 {
-    struct th_store *s = store;
-    struct batch b = {.n = 0};
-    for (;;) {
-        pthread_mutex_lock(&s->q.lock);
-        while (!s->q.first && !s->q.stop && th_mono_ms() < s->compact_at_ms) {
-            th_clock_cond_wait(&s->q.cond, &s->q.lock, s->compact_at_ms);
-        }
-        bool stop = s->q.stop && !s->q.first;
-        b.first = NULL;
-        b.n = 0;
-        take(s, &b);
-        pthread_mutex_unlock(&s->q.lock);
-        if (b.first) {
-            run_batch(s, &b);
-            for (size_t i = 0; i < b.n; i++) {
-                b.rows[i] = NULL;
-            }
-        }
-        if (th_mono_ms() >= s->compact_at_ms || (stop && s->compacting)) {
-            compact(s);
-        }
-        if (stop && !s->compacting) {
-            break;
+    struct th_request *next = NULL;
+    pthread_mutex_lock(&s->q.lock);
+    if (s->q.compact_waits) {
+        s->q.compact_waits = false;
+        s->q.compact_turn = true;
+        pthread_cond_signal(&s->q.cond);
+    } else if (s->q.first) {
+        next = s->q.first;
+        next->lead = true;
+    } else {
+        s->q.busy = false;
+        if (s->q.stop) {
+            pthread_cond_signal(&s->q.cond);
         }
     }
+    pthread_mutex_unlock(&s->q.lock);
+    if (next) {
+        sem_post(&next->done);
+    }
+}
+
+void th_store_write_turn(struct th_store *s)
+{
+    struct batch b = {.n = 0};
+    pthread_mutex_lock(&s->q.lock);
+    take(s, &b);
+    pthread_mutex_unlock(&s->q.lock);
+    if (b.first) {
+        run_batch(s, &b);
+    }
     free(b.rows);
+    hand_on(s);
+}
+
+/* The compaction waits until it is due, and then for the role. */
+void *th_store_compactor_main(void *store)
+{
+    struct th_store *s = store;
+    pthread_mutex_lock(&s->q.lock);
+    for (;;) {
+        bool due = s->q.compacting || th_mono_ms() >= s->q.compact_at_ms;
+        if (s->q.stop && !s->q.busy && !s->q.compacting) {
+            break;
+        }
+        if (s->q.compact_turn || (due && !s->q.busy)) {
+            s->q.compact_turn = false;
+            s->q.busy = true;
+            pthread_mutex_unlock(&s->q.lock);
+            compact(s);
+            hand_on(s);
+            pthread_mutex_lock(&s->q.lock);
+        } else if (due || s->q.stop) {
+            s->q.compact_waits = due;
+            pthread_cond_wait(&s->q.cond, &s->q.lock);
+        } else {
+            th_clock_cond_wait(&s->q.cond, &s->q.lock, s->q.compact_at_ms);
+        }
+    }
+    pthread_mutex_unlock(&s->q.lock);
     return NULL;
 }
