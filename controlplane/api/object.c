@@ -269,6 +269,9 @@ static void prepare_update(struct th_call *c, struct th_json *obj, const struct 
     if (main_endpoint && c->res->s.prepare_update) {
         c->res->s.prepare_update(&c->ctx, obj, old);
     }
+    if (c->sub && c->res->s.prepare_status && th_streq(c->sub->name, "status")) {
+        c->res->s.prepare_status(&c->ctx, obj, old);
+    }
     if (c->res->s.has_generation && spec_changed(obj, old, c->res->custom && !has_status_sub(c->res))) {
         th_json_path_set_int(obj, "metadata.generation",
                              th_json_path_int(old, "metadata.generation", 0) + 1);

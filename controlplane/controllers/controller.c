@@ -190,6 +190,7 @@ static void copy_opts(struct th_controllers *set, const struct th_controllers_op
     set->opts.pod_cidr = set->pod_cidr = th_xstrdup(o->pod_cidr);
     set->opts.service_cidr = set->service_cidr = th_xstrdup(o->service_cidr);
     set->opts.cluster_domain = set->cluster_domain = th_xstrdup(o->cluster_domain);
+    set->opts.volumes_dir = set->volumes_dir = th_xstrdup(o->volumes_dir);
     set->opts.ca_cert_pem = set->ca_cert_pem = th_xstrdup(o->ca_cert_pem);
 }
 
@@ -302,5 +303,6 @@ void th_controllers_stop(struct th_controllers *set)
     free(set->service_cidr);
     free(set->cluster_domain);
     free(set->ca_cert_pem);
+    free(set->volumes_dir);
     free(set);
 }

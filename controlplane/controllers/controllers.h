@@ -12,6 +12,7 @@ struct th_controllers_opts {
     const char *ca_cert_pem; /* what root-CA ConfigMaps carry */
     const char *ca_key_pem;  /* signs certificates; NULL: none are signed. Borrowed */
     const char *sa_key_pem;  /* signs tokens of Secrets; NULL: none are made. Borrowed */
+    const char *volumes_dir; /* where thimble.dev/host-path makes volumes; NULL: it makes none */
     size_t workers;          /* 0: default */
     /* Gives a client that acts as this ServiceAccount of kube-system, to be freed by the set. NULL:
      * all controllers use the set's client. */

@@ -24,6 +24,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 struct config {
     const char *data, *listen, *unix_socket, *kubeconfig;
@@ -32,6 +33,7 @@ struct config {
     const char *service_cidr, *pod_cidr, *cluster_domain, *dns_ip, *advertise;
     const char *controllers, *scheduler, *node_socket, *authorization_mode;
     const char *audit_policy, *audit_log, *audit_size, *audit_backups, *audit_age;
+    const char *volumes;
     const char *run, *etc, *continue_expiry, *event_ttl;
     const char *node_monitor_period, *node_monitor_grace, *pod_gc_threshold;
     struct th_strv disable_admission;
@@ -73,6 +75,7 @@ static const char usage[] =
     "  --disable-admission NAME,...   --node-socket PATH\n"
     "  --kubeconfig PATH       admin's kubeconfig (default: DIR/admin.kubeconfig)\n"
     "  --etc DIR               identity files and cluster.json of `thimbled init` give defaults\n"
+    "  --volumes DIR           where volumes of the class `standard` are made (default: DATA/volumes)\n"
     "  --run DIR               api.sock is made there, node.sock looked for\n"
     "  --continue-expiry TIME  how long the next page of a list may be asked for (default 5m)\n"
     "  --event-ttl TIME        how long events last (default 1h)\n"
@@ -103,6 +106,7 @@ static const struct option options[] = {
     {"audit-log-maxsize", required_argument, NULL, 32},
     {"audit-log-maxbackup", required_argument, NULL, 33},
     {"audit-log-maxage", required_argument, NULL, 34},
+    {"volumes", required_argument, NULL, 35},
     {NULL, 0, NULL, 0},
 };
 
@@ -131,6 +135,7 @@ static int parse_flags(int argc, char **argv, struct config *c)
         [23] = &c->authorization_mode, [24] = &c->event_ttl,
         [30] = &c->audit_policy, [31] = &c->audit_log,
         [32] = &c->audit_size,   [33] = &c->audit_backups, [34] = &c->audit_age,
+        [35] = &c->volumes,
     };
     optind = 1;
     for (int o = 0; (o = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
@@ -333,6 +338,7 @@ static int start_workers(const struct config *c, struct th_cluster *k,
                                         .cluster_domain = k->cluster_domain,
                                         .ca_cert_pem = k->ca_cert_pem,
                                         .ca_key_pem = id->ca_key,
+                                        .volumes_dir = k->volumes_dir,
                                         .sa_key_pem = k->sa_key_pem,
                                         .client_for = client_for,
                                         .client_arg = p->api};
@@ -489,6 +495,13 @@ int th_controlplane_main(int argc, char **argv)
     dflt(&c.pod_cidr, "10.244.0.0/16");
     dflt(&c.cluster_domain, "cluster.local");
     dflt(&c.node_socket, "/run/thimble/node.sock");
+    if (c.data) {
+        dflt(&c.volumes, keep(&c, th_path_join(c.data, "volumes")));
+    }
+    if (c.volumes && *c.volumes != '/') { /* volumes say it to nodes */
+        th_autofree char *cwd = getcwd(NULL, 0);
+        c.volumes = keep(&c, th_path_join(cwd ? cwd : "/", c.volumes));
+    }
     if (r != 0) {
         th_strv_done(&c.made);
         th_strv_done(&c.disable_admission);
@@ -509,7 +522,8 @@ int th_controlplane_main(int argc, char **argv)
                            .cluster_domain = c.cluster_domain,
                            .node_port_first = 30000,
                            .node_port_last = 32767,
-                           .sa_issuer = issuer};
+                           .sa_issuer = issuer,
+                           .volumes_dir = c.volumes};
     struct th_cp_identity id = {0};
     struct parts p = {0};
     TH_AUTO_ERR struct th_err err = TH_ERR_INIT;

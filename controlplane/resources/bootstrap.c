@@ -1,11 +1,12 @@
 /*
  * The objects of a new cluster, made when missing at every start: the four namespaces, the system
  * priority classes, the Service `kubernetes` with the API server behind it, its ServiceCIDR, the DNS
- * Service (the node agent answers it), and what API Priority and Fairness has upstream.
+ * Service (the node agent answers it), the StorageClass `standard`, and what API Priority and Fairness has upstream.
  */
 #include "controlplane/resources/resource.h"
 #include "controlplane/resources/cluster.h"
 #include "base/buf.h"
+#include "controlplane/schema/storage.h"
 
 static const char *const namespaces[] = {"default", "kube-system", "kube-public",
                                          "kube-node-lease"};
@@ -96,6 +97,16 @@ static void priority_classes(struct th_json *all)
     }
 }
 
+/* What a claim gets that names no class: a folder on the data disk. */
+static struct th_json *standard_class(void)
+{
+    return th_json_build("{'apiVersion':'storage.k8s.io/v1','kind':'StorageClass','metadata':{"
+                         "'name':'standard','annotations':{%s:'true'}},'provisioner':%s,"
+                         "'reclaimPolicy':'Delete','volumeBindingMode':'Immediate',"
+                         "'allowVolumeExpansion':%b}",
+                         TH_ANN_DEFAULT_CLASS, TH_HOST_PATH_PROVISIONER, true);
+}
+
 struct th_json *th_bootstrap_objects(const void *cluster)
 {
     const struct th_cluster *k = cluster;
@@ -106,6 +117,9 @@ struct th_json *th_bootstrap_objects(const void *cluster)
                                namespaces[i]));
     }
     priority_classes(all);
+    if (k && k->volumes_dir) {
+        th_json_append(all, standard_class());
+    }
     if (k && k->services && k->service_cidr) {
         th_json_append(all, service_cidr(k));
         th_json_append(all, kubernetes_service(k));

@@ -17,6 +17,7 @@ struct th_cluster {
     const char *sa_key_pem;      /* signs ServiceAccount tokens */
     const char *sa_issuer;       /* "https://kubernetes.default.svc.cluster.local" */
     bool runs_controllers, runs_scheduler; /* in this process */
+    const char *volumes_dir;     /* of volumes on the data disk; NULL: no StorageClass "standard" */
     struct th_ipalloc *services; /* ClusterIPs and nodePorts in use; rebuilt from the store */
 };
 #endif

@@ -116,10 +116,12 @@ int th_pod_bind(const struct th_req_ctx *c, const struct th_json *old,
     TH_TRY(check_binding(old, body, err));
     struct th_json *pod = th_json_dup(old);
     th_json_path_set_str(pod, "spec.nodeName", th_json_path_str(body, "target.name"));
-    struct th_json_iter it = TH_JSON_ITER(th_json_path(body, "metadata.annotations"));
-    while (th_json_next(&it)) {
-        th_json_set(th_json_path_object(pod, "metadata.annotations"), it.name,
-                    th_json_dup(it.value));
+    static const char *const notes[] = {"metadata.annotations", "metadata.labels"};
+    for (size_t i = 0; i < TH_ARRAY_LEN(notes); i++) {
+        struct th_json_iter it = TH_JSON_ITER(th_json_path(body, notes[i]));
+        while (th_json_next(&it)) {
+            th_json_set(th_json_path_object(pod, notes[i]), it.name, th_json_dup(it.value));
+        }
     }
     char text[TH_TIME_LEN];
     struct th_json *conditions = th_json_path_array(pod, "status.conditions");

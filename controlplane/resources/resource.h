@@ -62,6 +62,8 @@ struct th_custom;
 struct th_strategy {
     void (*prepare_create)(const struct th_req_ctx *c, struct th_json *obj);
     void (*prepare_update)(const struct th_req_ctx *c, struct th_json *obj, const struct th_json *old);
+    /* In place of prepare_update when a status is written. */
+    void (*prepare_status)(const struct th_req_ctx *c, struct th_json *obj, const struct th_json *old);
     void (*validate)(const struct th_req_ctx *c, const struct th_json *obj, struct th_err *err);
     /* Further rules of a create alone, and of an update alone. */
     void (*validate_create)(const struct th_req_ctx *c, const struct th_json *obj,

@@ -66,11 +66,12 @@ typedef int th_sub_create_fn(const struct th_req_ctx *c, const char *ns, const c
                              const struct th_json *body, struct th_json **ret, struct th_err *err);
 th_prepare_create_fn th_namespace_prepare_create, th_pod_prepare_create,
     th_service_prepare_create;
+th_prepare_create_fn th_pv_prepare_create; /* Pending, since now */
 th_prepare_create_fn th_pvc_prepare_create; /* Pending; dataSource and dataSourceRef agree */
 th_prepare_create_fn th_job_prepare_create; /* its own selector, and labels that match it */
 th_prepare_create_fn th_phase_pending; /* status: {phase: Pending} */
 th_prepare_update_fn th_namespace_prepare_update, th_pod_prepare_update,
-    th_service_prepare_update, th_secret_prepare_update;
+    th_service_prepare_update, th_secret_prepare_update, th_pv_prepare_status;
 th_prepare_create_fn th_csr_prepare_create; /* certificates_csr.c */
 th_prepare_update_fn th_csr_prepare_update;
 th_validate_fn th_csr_validate;

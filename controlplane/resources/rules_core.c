@@ -5,6 +5,7 @@
 #include "controlplane/resources/rules.h"
 
 #include "base/buf.h"
+#include "base/clock.h"
 #include "base/encode.h"
 #include "controlplane/schema/quantity.h"
 #include "controlplane/schema/validate.h"
@@ -457,6 +458,33 @@ void th_node_validate_update(const struct th_req_ctx *c, const struct th_json *o
 }
 
 /* ---- Volumes and claims ---- */
+
+static void set_phase_time(const struct th_req_ctx *c, struct th_json *pv)
+{
+    char now[TH_TIME_LEN];
+    th_json_path_set_str(pv, "status.lastPhaseTransitionTime", th_time_format(c->now_ms, now));
+}
+
+void th_pv_prepare_create(const struct th_req_ctx *c, struct th_json *obj)
+{
+    th_phase_pending(c, obj);
+    set_phase_time(c, obj);
+}
+
+/* A phase that changes says since when it is, unless the writer does. */
+void th_pv_prepare_status(const struct th_req_ctx *c, struct th_json *obj,
+                          const struct th_json *old)
+{
+    static const char *const since = "status.lastPhaseTransitionTime";
+    bool same_time = th_json_equal(th_json_path(obj, since), th_json_path(old, since));
+    if (!th_streq(th_json_path_str(obj, "status.phase"), th_json_path_str(old, "status.phase"))) {
+        if (!th_json_path(obj, since) || same_time) {
+            set_phase_time(c, obj);
+        }
+    } else if (!th_json_path(obj, since) && th_json_path(old, since)) {
+        th_json_path_set(obj, since, th_json_dup(th_json_path(old, since)));
+    }
+}
 
 /* dataSource is the older name of what dataSourceRef can say too. */
 void th_pvc_prepare_create(const struct th_req_ctx *c, struct th_json *obj)

@@ -51,6 +51,7 @@ static void pod_free(void *p)
         th_aff_free(pod->aff);
         th_amounts_done(&pod->requests);
         th_host_ports_done(&pod->ports);
+        th_strv_done(&pod->claims);
         free(pod);
     }
 }
@@ -137,6 +138,14 @@ static struct th_sched_pod *pod_new(const char *node, const struct th_json *obj)
     pod->start_ms = start_of(obj);
     pod->deleting = th_json_path_str(obj, "metadata.deletionTimestamp") != NULL;
     th_pod_requests(obj, &pod->requests);
+    const struct th_json *volumes = th_json_path(obj, "spec.volumes");
+    for (size_t i = 0; i < th_json_len(volumes); i++) {
+        const char *claim =
+            th_json_path_str(th_json_at(volumes, i), "persistentVolumeClaim.claimName");
+        if (claim) {
+            th_strv_add(&pod->claims, claim);
+        }
+    }
     th_pod_nonzero(obj, &pod->cpu, &pod->memory);
     th_host_ports_read(obj, &pod->ports);
     return pod;

@@ -2,6 +2,7 @@
 #define TH_SCHEDULER_PLUGIN_H
 /* Filters and scores. A plugin is one file in plugins/ with a row in plugins.def; rows are asked in
  * order, and the first filter that says no gives the reason for that node. */
+#include "base/buf.h"
 #include "base/hmap.h"
 #include "base/json/json.h"
 #include "controlplane/schema/podresources.h"
@@ -47,7 +48,8 @@ struct th_sched_pod {
     struct th_aff *aff;
     struct th_amounts requests;
     struct th_host_ports ports;
-    int64_t cpu, memory; /* th_pod_nonzero */
+    struct th_strv claims; /* PersistentVolumeClaims it names */
+    int64_t cpu, memory;   /* th_pod_nonzero */
     int64_t priority, start_ms;
     bool deleting;
     bool removed; /* a simulation of preemption took it away: not to be counted */
@@ -65,6 +67,7 @@ struct th_node_info {
 const char *th_node_label(const struct th_node_info *n, const char *key);
 
 #define TH_SCHED_PLUGINS_MAX 16
+struct th_sched_volumes;
 /* The pod to place, with what plugins need of it worked out once, and the cluster around it. */
 struct th_sched_ctx {
     const struct th_json *pod;
@@ -74,6 +77,7 @@ struct th_sched_ctx {
     struct th_host_ports ports;
     int64_t cpu, memory, priority;
     struct th_aff *aff;
+    const struct th_sched_volumes *volumes; /* volumes.h; NULL: the pod has no claims */
     struct th_node_selector *required; /* node affinity, NULL: none */
     struct th_node_info *const *nodes; /* all of them */
     size_t n_nodes;

@@ -155,6 +155,21 @@ void th_schedq_unschedulable(struct th_schedq *q, const char *key, bool wait_for
     pthread_mutex_unlock(&q->lock);
 }
 
+void th_schedq_wait(struct th_schedq *q, const char *key)
+{
+    pthread_mutex_lock(&q->lock);
+    struct waiting *w = th_hmap_get(&q->pods, key);
+    if (w) {
+        w->attempts--;
+        w->ready_ms = th_mono_ms();
+        w->latest_ms = w->ready_ms + UNSCHEDULABLE_MAX_MS;
+        w->held = w->seen_wakes == q->wakes;
+        w->popped = false;
+        pthread_cond_signal(&q->cond);
+    }
+    pthread_mutex_unlock(&q->lock);
+}
+
 void th_schedq_wake(struct th_schedq *q)
 {
     struct th_hmap_entry *e;

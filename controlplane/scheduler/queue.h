@@ -15,6 +15,8 @@ char *th_schedq_pop(struct th_schedq *q);
 /* The popped pod did not fit, or failed: try again after its back-off and, with wait_for_change,
  * not before th_schedq_wake. */
 void th_schedq_unschedulable(struct th_schedq *q, const char *key, bool wait_for_change);
+/* The popped pod waits for th_schedq_wake and nothing else. */
+void th_schedq_wait(struct th_schedq *q, const char *key);
 /* Something changed that may help. */
 void th_schedq_wake(struct th_schedq *q);
 void th_schedq_shutdown(struct th_schedq *q);

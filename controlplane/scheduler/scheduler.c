@@ -11,7 +11,8 @@
  * thread at a time. The scheduling thread works under the lock, which is short: filters and scores
  * of a pod read memory only; writing to the API happens outside.
  *
- * Upstream also looks at volumes and at claims of devices; docs/unsupported.md says what is missing.
+ * A pod whose claims are not bound yet when its node is chosen stays assumed there until they are
+ * (volumes.h). Upstream also looks at claims of devices; docs/unsupported.md says what is missing.
  */
 #include "controlplane/scheduler/scheduler.h"
 #include "base/buf.h"
@@ -19,8 +20,12 @@
 #include "base/log.h"
 #include "controlplane/scheduler/framework.h"
 #include "controlplane/scheduler/queue.h"
+#include "controlplane/scheduler/volumes.h"
 #include <pthread.h>
 
+#define GVR_CLAIMS ((struct th_gvr){"", "v1", "persistentvolumeclaims"})
+#define GVR_VOLUMES ((struct th_gvr){"", "v1", "persistentvolumes"})
+#define GVR_CLASSES ((struct th_gvr){"storage.k8s.io", "v1", "storageclasses"})
 #define GVR_PDBS ((struct th_gvr){"policy", "v1", "poddisruptionbudgets"})
 
 struct th_scheduler {
@@ -28,6 +33,7 @@ struct th_scheduler {
     char *name;
     struct th_recorder *recorder;
     struct th_informer *pods_informer, *nodes_informer, *namespaces_informer, *pdbs_informer;
+    struct th_sched_volume_caches storage;
     struct th_schedq *queue;
     pthread_t thread;
     bool started;
@@ -123,6 +129,15 @@ static void on_namespace(void *arg, const struct th_json *old, const struct th_j
     pthread_mutex_unlock(&s->lock);
 }
 
+/* A claim, a volume or a class. */
+static void on_storage(void *arg, const struct th_json *old, const struct th_json *now)
+{
+    const struct th_scheduler *s = arg;
+    if (now && !th_json_equal(old, now)) {
+        th_schedq_wake(s->queue);
+    }
+}
+
 /* ---- One pod ---- */
 
 /* Where a pod goes, or why nowhere, and who has to make room. */
@@ -196,7 +211,7 @@ static void preempt(struct th_scheduler *s, struct th_sched_ctx *c,
 /* Looks at all nodes; the lock is held. */
 static void place_locked(struct th_scheduler *s, struct th_sched_ctx *c,
                          struct th_node_info **nodes, size_t n, const struct th_json *pdbs,
-                         struct placement *ret)
+                         struct th_sched_volumes *volumes, struct placement *ret)
 {
     struct th_reasons why TH_CLEANUP(th_reasons_done);
     th_reasons_init(&why);
@@ -215,6 +230,9 @@ static void place_locked(struct th_scheduler *s, struct th_sched_ctx *c,
     if (n_fit > 0) {
         const struct th_node_info *best = th_sched_pick(c, fit, n_fit);
         ret->node = th_xstrdup(best->name);
+        if (volumes) {
+            (void)th_sched_volumes_fit(volumes, best, volumes->chosen, NULL);
+        }
         th_picture_put_pod(&s->picture, best->name, c->pod);
     } else if (n == 0) {
         ret->why = th_xstrdup("no nodes available to schedule pods");
@@ -229,11 +247,13 @@ static void place_locked(struct th_scheduler *s, struct th_sched_ctx *c,
     }
 }
 
-static void place(struct th_scheduler *s, const struct th_json *pod, struct placement *ret)
+static void place(struct th_scheduler *s, const char *key, const struct th_json *pod,
+                  struct th_sched_volumes *volumes, struct placement *ret)
 {
     struct th_json *pdbs TH_AUTO(th_json) = th_json_array();
     th_informer_each(s->pdbs_informer, NULL, collect_pdb, pdbs);
     pthread_mutex_lock(&s->lock);
+    (void)th_picture_drop_pod(&s->picture, key); /* it waited for its volumes */
     th_autofree struct th_node_info **nodes = th_xcalloc(s->picture.nodes.n + 1, sizeof(*nodes));
     size_t n = 0;
     struct th_hmap_entry *e;
@@ -242,7 +262,14 @@ static void place(struct th_scheduler *s, const struct th_json *pod, struct plac
     }
     struct th_sched_ctx c;
     th_sched_ctx_init(&c, &s->picture, pod, nodes, n);
-    place_locked(s, &c, nodes, n, pdbs, ret);
+    c.volumes = volumes;
+    if (volumes && volumes->refusal && n > 0) {
+        ret->why = th_xasprintf("0/%zu nodes are available: %s. preemption: 0/%zu nodes are "
+                                "available: %zu Preemption is not helpful for scheduling.",
+                                n, volumes->refusal, n, n);
+    } else {
+        place_locked(s, &c, nodes, n, pdbs, volumes, ret);
+    }
     th_sched_ctx_done(&c);
     pthread_mutex_unlock(&s->lock);
 }
@@ -343,6 +370,19 @@ static void bind_failed(struct th_scheduler *s, const char *key, const struct th
     th_schedq_unschedulable(s->queue, key, false);
 }
 
+static void volumes_failed(struct th_scheduler *s, const char *key, const struct th_json *pod,
+                           const struct th_err *err)
+{
+    pthread_mutex_lock(&s->lock);
+    (void)th_picture_drop_pod(&s->picture, key);
+    pthread_mutex_unlock(&s->lock);
+    if (err->reason != TH_R_CONFLICT) { /* another pod was quicker, and the caches are behind */
+        th_event_record(s->recorder, pod, "Warning", "FailedScheduling",
+                        "running PreBind plugin \"VolumeBinding\": %s", err->msg ? err->msg : "");
+    }
+    th_schedq_unschedulable(s->queue, key, false);
+}
+
 static void not_placed(struct th_scheduler *s, const char *key, const struct th_json *pod,
                        const struct placement *p)
 {
@@ -371,9 +411,20 @@ static void schedule_one(struct th_scheduler *s, const char *key)
     }
     struct th_err err TH_CLEANUP(th_err_done) = TH_ERR_INIT;
     struct placement p TH_CLEANUP(placement_done) = {NULL, NULL, NULL, NULL};
-    place(s, pod, &p);
+    struct th_sched_volumes *volumes TH_AUTO(th_sched_volumes) =
+        th_sched_volumes_new(&s->storage, pod);
+    place(s, key, pod, volumes, &p);
     if (!p.node) {
         not_placed(s, key, pod, &p);
+        return;
+    }
+    int waits = th_sched_volumes_bind(s->client, volumes, p.node, &err);
+    if (waits < 0) {
+        volumes_failed(s, key, pod, &err);
+        return;
+    }
+    if (waits > 0) {
+        th_schedq_wait(s->queue, key);
         return;
     }
     if (bind_pod(s, pod, p.node, &err) < 0) {
@@ -389,8 +440,10 @@ static void schedule_one(struct th_scheduler *s, const char *key)
 static void *run(void *arg)
 {
     struct th_scheduler *s = arg;
-    struct th_informer *const all[] = {s->nodes_informer, s->namespaces_informer, s->pods_informer,
-                                       s->pdbs_informer};
+    struct th_informer *const all[] = {s->nodes_informer,   s->namespaces_informer,
+                                       s->pods_informer,    s->pdbs_informer,
+                                       s->storage.claims,   s->storage.volumes,
+                                       s->storage.classes};
     for (size_t i = 0; i < TH_ARRAY_LEN(all); i++) {
         while (!th_informer_wait_synced(all[i], 50)) {
             if (__atomic_load_n(&s->stopping, __ATOMIC_ACQUIRE)) {
@@ -426,7 +479,10 @@ int th_scheduler_start(struct th_client *client, const struct th_scheduler_opts 
     } caches[] = {{TH_GVR_NODES, on_node, &s->nodes_informer},
                   {TH_GVR_NAMESPACES, on_namespace, &s->namespaces_informer},
                   {TH_GVR_PODS, on_pod, &s->pods_informer},
-                  {GVR_PDBS, NULL, &s->pdbs_informer}};
+                  {GVR_PDBS, NULL, &s->pdbs_informer},
+                  {GVR_CLAIMS, on_storage, &s->storage.claims},
+                  {GVR_VOLUMES, on_storage, &s->storage.volumes},
+                  {GVR_CLASSES, on_storage, &s->storage.classes}};
     for (size_t i = 0; i < TH_ARRAY_LEN(caches); i++) {
         struct th_informer_opts io = {
             .gvr = caches[i].gvr, .on_event = caches[i].on_event, .arg = s};
@@ -456,6 +512,9 @@ void th_scheduler_stop(struct th_scheduler *s)
     th_informer_stop(s->namespaces_informer);
     th_informer_stop(s->pods_informer);
     th_informer_stop(s->pdbs_informer);
+    th_informer_stop(s->storage.claims);
+    th_informer_stop(s->storage.volumes);
+    th_informer_stop(s->storage.classes);
     th_recorder_free(s->recorder);
     th_schedq_free(s->queue);
     th_picture_done(&s->picture);

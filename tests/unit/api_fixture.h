@@ -14,6 +14,7 @@ struct api_fixture {
     struct th_cluster cluster;
     struct th_store *store;
     struct th_api *api;
+    const char *volumes_dir; /* of the class `standard`, before the start; NULL: there is none */
 };
 
 /* path: of the database, NULL: in memory. more: options beside store and cluster; NULL: none. */
@@ -28,7 +29,8 @@ static inline void api_fixture_start(struct api_fixture *f, const char *path,
                                      .advertise_port = 6443,
                                      .node_port_first = 30000,
                                      .node_port_last = 32767,
-                                     .sa_issuer = "https://kubernetes.default.svc.cluster.local"};
+                                     .sa_issuer = "https://kubernetes.default.svc.cluster.local",
+                                     .volumes_dir = f->volumes_dir};
     struct th_store_opts so = {.path = path};
     assert_int_equal(th_store_open(&so, &f->store, NULL), 0);
     assert_int_equal(th_ipalloc_new(f->cluster.service_cidr, 30000, 32767, &f->cluster.services, NULL),

@@ -6,11 +6,14 @@
 #include "api_fixture.h"
 
 #include "base/clock.h"
+#include "base/io.h"
 #include "base/json/json.h"
 #include "base/log.h"
 #include "controlplane/api/local.h"
 #include "controlplane/controllers/controllers.h"
 #include "controlplane/scheduler/scheduler.h"
+#include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 
 #define T0_MS 1767225600000 /* 2026-01-01T00:00:00Z */
@@ -21,6 +24,7 @@ struct inproc {
     struct th_client *client;
     struct th_controllers *controllers;
     struct th_scheduler *scheduler;
+    char volumes_dir[32]; /* of the class `standard`, with controllers; removed at the end */
 };
 
 /* only: as th_controllers_opts.only, NULL: no controllers. */
@@ -29,11 +33,18 @@ static inline struct inproc *inproc_new(const char *only, bool scheduler)
     struct inproc *p = TH_NEW(struct inproc);
     struct th_err err TH_CLEANUP(th_err_done) = TH_ERR_INIT;
     th_clock_simulate(T0_MS);
-    static const char *const no_plugins[] = {"ServiceAccount", NULL};
+    if (only) {
+        (void)snprintf(p->volumes_dir, sizeof(p->volumes_dir), "/tmp/th-volumes-XXXXXX");
+        assert_non_null(mkdtemp(p->volumes_dir));
+        p->f.volumes_dir = p->volumes_dir;
+    }
+    static const char *const no_plugins[] = {"ServiceAccount", "TaintNodesByCondition", NULL};
     api_fixture_start(&p->f, NULL, &(struct th_api_opts){.disable_admission = no_plugins});
     assert_int_equal(th_client_new_local(p->f.api, NULL, NULL, "test", &p->client, &err), 0);
     if (only) {
-        struct th_controllers_opts co = {.only = only, .pod_cidr = p->f.cluster.pod_cidr};
+        struct th_controllers_opts co = {.only = only,
+                                         .pod_cidr = p->f.cluster.pod_cidr,
+                                         .volumes_dir = p->volumes_dir};
         assert_int_equal(th_controllers_start(p->client, &co, &p->controllers, &err), 0);
     }
     if (scheduler) {
@@ -50,6 +61,9 @@ static inline void inproc_free(struct inproc *p)
     th_client_free(p->client);
     api_fixture_stop(&p->f);
     th_clock_real();
+    if (*p->volumes_dir) {
+        (void)th_io_rm_rf(p->volumes_dir, NULL);
+    }
     free(p);
 }
 
