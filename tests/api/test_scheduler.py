@@ -23,7 +23,9 @@ def near(labels, key="kubernetes.io/hostname", anti=False, **more):
 
 class Scheduling(Scene, unittest.TestCase):
     def setUp(self):
-        self.c = Cluster(extra=["--controllers", "serviceaccount-controller", "--scheduler", "on"])
+        self.c = Cluster(extra=["--controllers", "serviceaccount-controller", "--scheduler", "on",
+                                # nodes here have no conditions that would take their first taint away
+                                "--disable-admission", "TaintNodesByCondition"])
         self.wait("account", lambda: self.get("/api/v1/namespaces/default/serviceaccounts/default"))
 
     def tearDown(self):
