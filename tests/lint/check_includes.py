@@ -50,7 +50,8 @@ MAY_USE = {
                  "vm/launcher/protocol.h"],
     # of the schema room, only what computes on plain values
     "vm/node": ["base", "images", "controlplane/client", "controlplane/schema/quantity.h",
-                "controlplane/schema/selector.h", "controlplane/schema/names.h"],
+                "controlplane/schema/selector.h", "controlplane/schema/names.h",
+                "controlplane/schema/storage.h"],
     "vm/standalone": ["base", "vm/launcher"],
     "cli": ["base", "images", "vm/launcher", "controlplane/client"],
 }

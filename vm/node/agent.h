@@ -381,11 +381,19 @@ uint64_t eviction_disk_threshold_b(uint64_t total_b);
 /* ---- volumes.c ---- */
 /* The volume's folder on the node; caller frees. */
 char *volume_dir(const struct pod *p, const struct th_json *vol);
+/* {hostPath: {type}} at dir: makes or checks it. */
+int vol_host_path(const struct th_json *vol, const char *dir, struct th_err *err);
 int volumes_setup(struct pod *p, struct th_err *err);   /* names the volume in the message */
 int volumes_refresh(struct pod *p, struct th_err *err); /* config maps, secrets, tokens */
 void volumes_teardown(struct pod *p);
 /* OCI mounts for a container; an array, the caller unrefs. */
 int volumes_mounts(struct pod *p, const struct ctr *c, struct th_json **ret, struct th_err *err);
+/* ---- vol_claim.c: volumes that are PersistentVolumeClaims ---- */
+bool vol_is_claim(const struct th_json *vol);
+bool vol_claim_read_only(const struct th_json *vol);
+char *vol_claim_dir(const struct pod *p, const struct th_json *vol); /* once it was set up; caller frees */
+int vol_claim_setup(struct pod *p, const struct th_json *vol, struct th_err *err); /* the whole message */
+
 /* files: path -> {"data": base64 or text...}; see vol_write.c */
 struct vol_file {
     char *path; /* relative */

@@ -6,8 +6,8 @@
  * a token is due). subPath mounts are bind mounts of a path opened step by step inside the volume
  * (openat2 RESOLVE_BENEATH), so that a link cannot lead out of it.
  *
- * Not here yet, and said so by FailedMount: persistentVolumeClaim, ephemeral, csi, image, and the
- * network file systems. */
+ * Claims (persistentVolumeClaim, ephemeral) are vol_claim.c's. Not here yet, and said so by
+ * FailedMount: csi, image, and the network file systems. */
 #include "base/clock.h"
 #include "base/io.h"
 #include "base/log.h"
@@ -56,6 +56,9 @@ char *volume_dir(const struct pod *p, const struct th_json *vol)
 {
     const char *plugin = NULL;
     const char *type = vol_type(vol, &plugin);
+    if (vol_is_claim(vol)) {
+        return vol_claim_dir(p, vol);
+    }
     if (th_streq(type, "hostPath")) {
         return th_xstrdup(th_json_path_str(vol, "hostPath.path"));
     }
@@ -140,7 +143,7 @@ static int setup_empty_dir(struct pod *p, const struct th_json *vol, const char 
     return 0;
 }
 
-static int setup_host_path(const struct th_json *vol, const char *dir, struct th_err *err)
+int vol_host_path(const struct th_json *vol, const char *dir, struct th_err *err)
 {
     const char *t = th_json_path_str(vol, "hostPath.type");
     struct stat st;
@@ -199,6 +202,9 @@ static int setup_one(struct pod *p, const struct th_json *vol, bool refresh_only
 {
     const char *plugin = NULL;
     const char *type = vol_type(vol, &plugin);
+    if (vol_is_claim(vol)) {
+        return refresh_only ? 0 : vol_claim_setup(p, vol, err);
+    }
     if (!plugin) {
         return th_fail(err, TH_R_UNSUPPORTED, "volumes of type %s are not supported by this node yet",
                        type);
@@ -208,7 +214,7 @@ static int setup_one(struct pod *p, const struct th_json *vol, bool refresh_only
         return refresh_only ? 0 : setup_empty_dir(p, vol, dir, err);
     }
     if (th_streq(type, "hostPath")) {
-        return refresh_only ? 0 : setup_host_path(vol, dir, err);
+        return refresh_only ? 0 : vol_host_path(vol, dir, err);
     }
     return setup_files(p, vol, dir, err);
 }
@@ -220,6 +226,9 @@ static int setup_all(struct pod *p, bool refresh_only, struct th_err *err)
     for (size_t i = 0; i < th_json_len(vols); i++) {
         struct th_json *v = th_json_at(vols, i);
         int r = setup_one(p, v, refresh_only, err);
+        if (r < 0 && vol_is_claim(v)) {
+            return r; /* says it all */
+        }
         if (r < 0) {
             return th_wrap(err, "MountVolume.SetUp failed for volume \"%s\" ", th_json_path_str(v, "name"));
         }
@@ -393,7 +402,8 @@ static int one_mount(struct pod *p, const struct ctr *c, size_t index, const str
     const char *type = vol_type(vol, &plugin);
     bool ro = th_json_path_bool(m, "readOnly", false);
     /* what the API writes, containers do not: upstream mounts these read-only */
-    ro = ro || !(th_streq(type, "emptyDir") || th_streq(type, "hostPath"));
+    ro = ro || (vol_is_claim(vol) ? vol_claim_read_only(vol)
+                                  : !(th_streq(type, "emptyDir") || th_streq(type, "hostPath")));
     const char *prop = th_json_path_str(m, "mountPropagation");
     const char *oci_prop = "rprivate";
     for (size_t i = 0; prop && i < TH_ARRAY_LEN(PROPAGATION); i++) {
