@@ -4,7 +4,8 @@
 Containers go on (same id, same counters, no line of their log lost), nothing is started twice (each
 start of a container writes a line to a file on the host: as many lines as its restartCount says), what
 was being created comes up, what was being deleted goes, and nothing is left behind: no container, no
-mount, no process. Then the machine is restarted: each container starts once more and counts it once.
+mount, no process. Then the machine is restarted: each container starts once more and counts it once,
+and finds its volume as it left it.
 Host driver only: the agent is found as a child of the supervisor in init.pid."""
 import os
 import random
@@ -13,6 +14,7 @@ import signal
 import sys
 import time
 
+import pods_storage
 from lab import Failure, Lab, has, same, state_of, status_of
 
 SEED = int(os.environ.get("TH_SEED", "0")) or random.randrange(1 << 30)
@@ -94,8 +96,10 @@ def restart_machine(lab):
     names = {"steady": {"main": "steady"}, "two": {"a": "two-a", "b": "two-b"},
              "probed": {"main": "probed", "side": "probed-side"}}
     before = {n: lab.read(n) for n in names}
+    kept = pods_storage.before_stop(lab)
     lab.t("stop")
     lab.t("start", *lab.options)
+    pods_storage.is_kept(lab, kept)
     for n, containers in names.items():
         p = lab.until_pod(n, "ready again", lambda p, n=n: all(
             (status_of(p, c) or {}).get("restartCount", 0) > 0 and status_of(p, c)["ready"] for c in names[n]))
