@@ -7,7 +7,7 @@
  * concurrencyPolicy. The Job's name is made of the scheduled minute, so that a time is never used
  * twice. Ended Jobs leave status.active and are kept up to the history limits.
  *
- * Rules as k8s.io/kubernetes pkg/controller/cronjob. spec.timeZone: names of UTC only, so far.
+ * Rules as k8s.io/kubernetes pkg/controller/cronjob.
  */
 #include "controlplane/controllers/controller.h"
 #include "controlplane/controllers/cron_schedule.h"
@@ -28,6 +28,7 @@ struct cron {
     struct th_json *obj;    /* our copy */
     struct th_json *status; /* borrowed from obj */
     struct th_json *jobs;   /* array: all that it owns */
+    struct th_timezone zone;
 };
 
 static void on_job(struct th_ctrl *c, const struct th_json *old, const struct th_json *now)
@@ -143,21 +144,10 @@ static int trim_history(struct cron *x, struct th_err *err)
 
 /* ---- The schedule ---- */
 
-static bool is_utc(const char *zone)
-{
-    static const char *const names[] = {"UTC", "Etc/UTC", "Etc/GMT", "GMT", "Etc/Universal",
-                                        "Etc/Zulu", "Zulu", "Universal"};
-    for (size_t i = 0; i < TH_ARRAY_LEN(names); i++) {
-        if (strcasecmp(zone, names[i]) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* The latest scheduled time that is due (seconds), 0 when none is. */
 static int64_t due_time(struct cron *x, const struct th_cron *schedule, int64_t now_s)
 {
+    const struct th_timezone *zone = &x->zone;
     int64_t from = th_obj_time_ms(x->obj, "metadata.creationTimestamp") / 1000;
     int64_t last = th_obj_time_ms(x->status, "lastScheduleTime") / 1000;
     from = last > from ? last : from;
@@ -166,12 +156,12 @@ static int64_t due_time(struct cron *x, const struct th_cron *schedule, int64_t 
         from = now_s - deadline;
     }
     int64_t due = 0, missed = 0;
-    for (int64_t t = th_cron_next(schedule, from); t > 0 && t <= now_s;
-         t = th_cron_next(schedule, t)) {
+    for (int64_t t = th_cron_next(schedule, zone, from); t > 0 && t <= now_s;
+         t = th_cron_next(schedule, zone, t)) {
         due = t;
         /* A long pause of a dense schedule: jump to where the present begins. */
         if (++missed == MISSED_MAX) {
-            int64_t step = th_cron_next(schedule, t) - t;
+            int64_t step = th_cron_next(schedule, zone, t) - t;
             if (step > 0 && now_s - t > 2 * step && schedule->every_s == 0) {
                 t = now_s - 2 * step - 60 > t ? now_s - 2 * step - 60 : t;
             }
@@ -183,6 +173,20 @@ static int64_t due_time(struct cron *x, const struct th_cron *schedule, int64_t 
                         ".spec.startingDeadlineSeconds or check clock skew");
     }
     return due;
+}
+
+/* RFC 3339 with the offset of the job's zone. */
+static const char *local_text(const struct cron *x, int64_t when_s, char text[TH_TIME_LEN])
+{
+    int64_t east = th_timezone_offset(&x->zone, when_s);
+    (void)th_time_format((when_s + east) * 1000, text);
+    if (east != 0) {
+        size_t n = strcspn(text, "Z");
+        int64_t minutes = (east < 0 ? -east : east) / 60;
+        (void)snprintf(text + n, TH_TIME_LEN - n, "%c%02d:%02d", east < 0 ? '-' : '+',
+                       (int)(minutes / 60), (int)(minutes % 60));
+    }
+    return text;
 }
 
 static struct th_json *build_job(const struct cron *x, int64_t when_s)
@@ -206,7 +210,7 @@ static struct th_json *build_job(const struct cron *x, int64_t when_s)
         }
     }
     th_json_set_str(th_json_path_object(job, "metadata.annotations"), SCHEDULED_ANNOTATION,
-                    th_time_format(when_s * 1000, when));
+                    local_text(x, when_s, when));
     return job;
 }
 
@@ -284,7 +288,7 @@ static int follow_schedule(struct cron *x, int64_t *ret_after_ms, struct th_err 
         th_json_path_bool(x->obj, "spec.suspend", false)) {
         return 0;
     }
-    if (zone && !is_utc(zone)) {
+    if (!th_timezone_find(zone ? zone : "", &x->zone)) {
         th_event_record(th_ctrl_recorder(x->c), x->obj, "Warning", "UnknownTimeZone",
                         "invalid timeZone: unknown time zone %s", zone);
         return 0;
@@ -299,7 +303,7 @@ static int follow_schedule(struct cron *x, int64_t *ret_after_ms, struct th_err 
     if (due > 0) {
         TH_TRY(start_job(x, due, err));
     }
-    int64_t next = th_cron_next(&schedule, schedule.every_s > 0 && due > 0 ? due : now_s);
+    int64_t next = th_cron_next(&schedule, &x->zone, schedule.every_s > 0 && due > 0 ? due : now_s);
     if (next > 0) {
         *ret_after_ms = next * 1000 - th_now_ms() + 100;
     }
@@ -352,6 +356,7 @@ static const struct th_ctrl_watch watches[] = {
 };
 const struct th_controller th_ctrl_cronjob = {
     .name = "cronjob-controller",
+    .account = "cronjob-controller",
     .watches = watches,
     .reconcile = reconcile,
 };

@@ -6,11 +6,8 @@
 #include "base/buf.h"
 #include "controlplane/schema/cron.h"
 #include "controlplane/schema/selector.h"
+#include "controlplane/schema/timezone.h"
 #include "controlplane/schema/validate.h"
-
-#include <unistd.h>
-
-#define ZONES "/usr/share/zoneinfo"
 
 static const char *const generated[][2] = {{"batch.kubernetes.io/controller-uid", "uid"},
                                            {"batch.kubernetes.io/job-name", "name"},
@@ -523,9 +520,8 @@ static void check_zone(const struct th_view *v)
         th_bad_str(v, "timeZone", zone, "timeZone must be an explicit time zone as defined in "
                                         "https://www.iana.org/time-zones");
     }
-    th_autofree char *file = th_xasprintf("%s/%s", ZONES, zone);
-    bool known = th_word_in(zone, "UTC|Local") || access(ZONES, F_OK) != 0 || access(file, F_OK) == 0;
-    if (!known) {
+    struct th_timezone z;
+    if (!th_timezone_find(zone, &z)) {
         th_bad_str(v, "timeZone", zone, unknown);
     }
 }

@@ -39,7 +39,59 @@ static void schedules_name_the_next_time(void **state)
     for (size_t i = 0; i < TH_ARRAY_LEN(cases); i++) {
         struct th_cron c;
         assert_int_equal(th_cron_parse(cases[i].schedule, &c, NULL), 0);
-        assert_int_equal(th_cron_next(&c, seconds(cases[i].after)), seconds(cases[i].next));
+        assert_int_equal(th_cron_next(&c, NULL, seconds(cases[i].after)), seconds(cases[i].next));
+    }
+}
+
+static void schedules_follow_the_clocks_of_their_zone(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *zone, *schedule, *after, *next;
+    } cases[] = {
+        {"Europe/Berlin", "0 9 * * *", "2026-01-01T09:00:00Z", "2026-01-02T08:00:00Z"},
+        {"Europe/Berlin", "0 9 * * *", "2026-07-01T09:00:00Z", "2026-07-02T07:00:00Z"},
+        /* 02:30 is left out on 29 March and comes twice on 25 October */
+        {"Europe/Berlin", "30 2 * * *", "2026-03-28T12:00:00Z", "2026-03-30T00:30:00Z"},
+        {"Europe/Berlin", "30 2 * * *", "2026-10-25T00:00:00Z", "2026-10-25T00:30:00Z"},
+        {"Europe/Berlin", "30 2 * * *", "2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z"},
+        {"America/New_York", "0 0 1 * *", "2026-06-15T00:00:00Z", "2026-07-01T04:00:00Z"},
+        {"Asia/Kolkata", "15 6 * * MON", "2026-01-01T00:00:00Z", "2026-01-05T00:45:00Z"},
+        {"Australia/Sydney", "0 12 * * *", "2026-01-01T02:00:00Z", "2026-01-02T01:00:00Z"},
+        {"Australia/Sydney", "0 12 * * *", "2026-07-01T03:00:00Z", "2026-07-02T02:00:00Z"},
+        {"Europe/Dublin", "0 12 * * *", "2026-01-01T00:00:00Z", "2026-01-01T12:00:00Z"},
+        {"Europe/Dublin", "0 12 * * *", "2026-07-01T00:00:00Z", "2026-07-01T11:00:00Z"},
+        {"America/Nuuk", "0 0 * * *", "2026-01-01T00:00:00Z", "2026-01-01T02:00:00Z"},
+        {"Etc/GMT+5", "@daily", "2026-01-01T00:00:00Z", "2026-01-01T05:00:00Z"},
+        {"UTC", "@every 10s", "2026-01-01T00:00:00Z", "2026-01-01T00:00:10Z"},
+    };
+    for (size_t i = 0; i < TH_ARRAY_LEN(cases); i++) {
+        struct th_cron c;
+        struct th_timezone z;
+        assert_true(th_timezone_find(cases[i].zone, &z));
+        assert_int_equal(th_cron_parse(cases[i].schedule, &c, NULL), 0);
+        assert_int_equal(th_cron_next(&c, &z, seconds(cases[i].after)), seconds(cases[i].next));
+    }
+}
+
+static void every_zone_has_a_rule_and_no_other_name_has(void **state)
+{
+    (void)state;
+    struct th_timezone z;
+    const char *before = "";
+#define TH_TIMEZONE(name, rule)                                                                    \
+    assert_true(strcmp(before, name) < 0);                                                         \
+    assert_true(th_timezone_find(name, &z));                                                       \
+    before = name;
+#include "controlplane/schema/timezones.def"
+#undef TH_TIMEZONE
+    assert_false(th_timezone_find("europe/berlin", &z));
+    assert_false(th_timezone_find("America", &z));
+    assert_false(th_timezone_find("Mars/Olympus", &z));
+    static const char *const bad[] = {"", "CET", "CET-1CEST,", "CET-1CEST,M3.5.0", "CET-1CEST,M13.5.0,M1.1.0",
+                                      "<+03", "CET-1CEST,M3.5.0,M10.5.0/3x"};
+    for (size_t i = 0; i < TH_ARRAY_LEN(bad); i++) {
+        assert_false(th_timezone_parse(bad[i], &z));
     }
 }
 
@@ -48,7 +100,7 @@ static void a_schedule_that_never_comes_says_so(void **state)
     (void)state;
     struct th_cron c;
     assert_int_equal(th_cron_parse("0 0 31 2 *", &c, NULL), 0);
-    assert_int_equal(th_cron_next(&c, seconds("2026-01-01T00:00:00Z")), -1);
+    assert_int_equal(th_cron_next(&c, NULL, seconds("2026-01-01T00:00:00Z")), -1);
 }
 
 static void bad_schedules_are_refused_with_a_reason(void **state)
@@ -98,6 +150,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(schedules_name_the_next_time),
+        cmocka_unit_test(schedules_follow_the_clocks_of_their_zone),
+        cmocka_unit_test(every_zone_has_a_rule_and_no_other_name_has),
         cmocka_unit_test(a_schedule_that_never_comes_says_so),
         cmocka_unit_test(bad_schedules_are_refused_with_a_reason),
         cmocka_unit_test(sets_of_indexes_are_written_as_intervals),
