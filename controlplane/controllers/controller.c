@@ -188,6 +188,7 @@ static void copy_opts(struct th_controllers *set, const struct th_controllers_op
     set->opts = *o;
     set->opts.only = set->only = th_xstrdup(o->only);
     set->opts.pod_cidr = set->pod_cidr = th_xstrdup(o->pod_cidr);
+    set->opts.control_plane_ip = set->control_plane_ip = th_xstrdup(o->control_plane_ip);
     set->opts.service_cidr = set->service_cidr = th_xstrdup(o->service_cidr);
     set->opts.cluster_domain = set->cluster_domain = th_xstrdup(o->cluster_domain);
     set->opts.volumes_dir = set->volumes_dir = th_xstrdup(o->volumes_dir);
@@ -221,7 +222,8 @@ static int add_rows(struct th_controllers *set, struct th_err *err)
         if (rows[i]->account && set->opts.client_for) {
             TH_TRY(set->opts.client_for(set->opts.client_arg, rows[i]->account, &c->client, err));
         }
-        c->recorder = th_recorder_new(c->client, rows[i]->name, "");
+        c->recorder = 
+            th_recorder_new(c->client, rows[i]->component ? rows[i]->component : rows[i]->name, "");
         c->state = rows[i]->state_new ? rows[i]->state_new(c) : NULL;
         set->any = set->any || rows[i]->on_any;
         for (const struct th_ctrl_watch *w = rows[i]->watches; w->gvr.plural; w++) {
@@ -304,5 +306,6 @@ void th_controllers_stop(struct th_controllers *set)
     free(set->cluster_domain);
     free(set->ca_cert_pem);
     free(set->volumes_dir);
+    free(set->control_plane_ip);
     free(set);
 }

@@ -22,9 +22,10 @@ struct th_ctrl_watch {
 };
 
 struct th_controller {
-    const char *name;                    /* also the component of its events */
+    const char *name;
+    const char *component;               /* of its events; NULL: its name */
     /* The ServiceAccount in kube-system as which it acts, with that account's default role and no
-     * more; NULL: as the control plane itself. */
+     * more; NULL: as system:kube-controller-manager itself. */
     const char *account;
     const struct th_ctrl_watch *watches; /* ends with gvr.plural NULL */
     /* Makes the world of `key` as it should be. *ret_after_ms > 0 asks to be called again then. A

@@ -27,7 +27,8 @@ struct th_ctrl {
 struct th_controllers {
     struct th_client *client;
     struct th_controllers_opts opts;
-    char *only, *pod_cidr, *service_cidr, *cluster_domain, *ca_cert_pem, *volumes_dir;
+    char *only, *pod_cidr, *service_cidr, *cluster_domain, *ca_cert_pem, *volumes_dir,
+        *control_plane_ip;
     struct th_ctrl *controllers; /* do not change between start and stop */
     size_t n;
     struct th_ctrl_cache **declared; /* do not change either */

@@ -7,6 +7,7 @@ struct th_controllers;
 struct th_controllers_opts {
     const char *only;     /* NULL or "all"; else a comma list of names, "-name" leaves one out */
     const char *pod_cidr; /* node ranges are cut from it */
+    const char *control_plane_ip; /* the node of this address gets the role label; NULL: none */
     const char *service_cidr;
     const char *cluster_domain;
     const char *ca_cert_pem; /* what root-CA ConfigMaps carry */

@@ -472,6 +472,7 @@ static const struct th_ctrl_watch watches[] = {
 };
 const struct th_controller th_ctrl_daemonset = {
     .name = "daemonset-controller",
+    .account = "daemon-set-controller",
     .watches = watches,
     .reconcile = reconcile,
     .state_new = th_orphans_new,

@@ -181,6 +181,7 @@ static const struct th_ctrl_watch watches[] = {
 };
 const struct th_controller th_ctrl_deployment = {
     .name = "deployment-controller",
+    .account = "deployment-controller",
     .watches = watches,
     .reconcile = reconcile,
 };

@@ -298,13 +298,9 @@ static int set_deployment_revision(struct th_deploy *x, const char *revision, st
     if (!annotate(x->d, TH_REVISION_ANNOTATION, revision)) {
         return 0;
     }
-    struct th_json *patch TH_AUTO(th_json) =
-        th_json_build("{'metadata':{'annotations':{'" TH_REVISION_ANNOTATION "':%s}}}", revision);
-    struct th_patch_opts o = {.kind = TH_PATCH_MERGE_RFC7386,
-                              .field_manager = "kube-controller-manager"};
     struct th_json *now TH_AUTO(th_json) = NULL;
-    TH_TRY(th_client_patch(th_ctrl_client(x->c), TH_GVR_DEPLOYMENTS, x->ns, x->name, "", &o, patch,
-                           &now, err));
+    TH_TRY(th_client_update(th_ctrl_client(x->c), TH_GVR_DEPLOYMENTS, x->ns, x->name, "", x->d,
+                            &now, err));
     th_json_path_set_str(x->d, "metadata.resourceVersion",
                          th_json_path_str(now, "metadata.resourceVersion"));
     th_ctrl_expect(x->c, x->key, TH_GVR_DEPLOYMENTS, now);

@@ -62,6 +62,22 @@ static void on_pod(struct th_ctrl *c, const struct th_json *old, const struct th
 
 /* ---- What controllers ask for ---- */
 
+/* The object, or of what upstream does not know by name its Scale: metadata and spec.replicas. */
+static int get_scaled(struct th_ctrl *c, const struct th_rl_item *r, const char *ns,
+                      const char *name, struct th_json **ret, struct th_err *err)
+{
+    bool known = th_streq(r->kind, "ReplicaSet") || th_streq(r->kind, "Deployment") ||
+                 th_streq(r->kind, "StatefulSet") || th_streq(r->kind, "ReplicationController");
+    if (known) {
+        return th_client_get(th_ctrl_client(c), th_rl_gvr(r), ns, name, ret, err);
+    }
+    th_autofree char *path = th_client_path(th_rl_gvr(r), ns, name, "scale");
+    struct th_buf body TH_CLEANUP(th_buf_done) = TH_BUF_INIT;
+    struct th_raw_req req = {.method = "GET", .path = path, .accept = "application/json"};
+    TH_TRY(th_client_raw(th_ctrl_client(c), &req, NULL, &body, err));
+    return th_json_parse(th_buf_cstr(&body), body.n, NULL, ret, err);
+}
+
 /* The replicas that the controller behind ref (or behind that one) asks for; -1: it is gone. */
 static int scale_of(struct th_ctrl *c, const char *ns, const struct th_json *ref,
                     char **ret_uid, int64_t *ret, struct th_err *err)
@@ -73,8 +89,7 @@ static int scale_of(struct th_ctrl *c, const char *ns, const struct th_json *ref
                         &r)) {
         return 0;
     }
-    int e = th_client_get(th_ctrl_client(c), th_rl_gvr(&r), ns, th_json_path_str(ref, "name"),
-                          &owner, err);
+    int e = get_scaled(c, &r, ns, th_json_path_str(ref, "name"), &owner, err);
     if (e == -TH_R_NOT_FOUND) {
         th_err_done(err);
         return 0;
@@ -278,6 +293,8 @@ static const struct th_ctrl_watch watches[] = {
 };
 const struct th_controller th_ctrl_disruption = {
     .name = "disruption-controller",
+    .account = "disruption-controller",
+    .component = "controllermanager",
     .watches = watches,
     .reconcile = reconcile,
 };

@@ -204,6 +204,7 @@ static const struct th_ctrl_watch watches[] = {
 };
 const struct th_controller th_ctrl_endpoints = {
     .name = "endpoints-controller",
+    .component = "endpoint-controller",
     .account = "endpoint-controller",
     .watches = watches,
     .reconcile = reconcile,

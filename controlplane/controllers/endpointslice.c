@@ -231,6 +231,7 @@ static const struct th_ctrl_watch watches[] = {
 };
 const struct th_controller th_ctrl_endpointslice = {
     .name = "endpointslice-controller",
+    .component = "endpoint-slice-controller",
     .account = "endpointslice-controller",
     .watches = watches,
     .reconcile = reconcile,

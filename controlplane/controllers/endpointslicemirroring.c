@@ -228,6 +228,7 @@ static const struct th_ctrl_watch watches[] = {
 };
 const struct th_controller th_ctrl_endpointslicemirroring = {
     .name = "endpointslice-mirroring-controller",
+    .component = "endpoint-slice-mirroring-controller",
     .account = "endpointslicemirroring-controller",
     .watches = watches,
     .reconcile = reconcile,

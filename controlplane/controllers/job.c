@@ -481,6 +481,7 @@ static const struct th_ctrl_watch watches[] = {
 };
 const struct th_controller th_ctrl_job = {
     .name = "job-controller",
+    .account = "job-controller",
     .watches = watches,
     .reconcile = reconcile,
     .state_new = th_orphans_new,

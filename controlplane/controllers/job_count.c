@@ -256,35 +256,23 @@ void th_job_count(struct th_job *j)
     }
 }
 
-static int drop_finalizer(void *arg, struct th_json *pod, struct th_err *err)
-{
-    (void)err;
-    struct th_json *list = th_json_path(pod, "metadata.finalizers");
-    if (!th_streq(th_json_path_str(pod, "metadata.uid"), arg)) {
-        return 0;
-    }
-    for (size_t i = 0; i < th_json_len(list); i++) {
-        if (th_streq(th_json_str(th_json_at(list, i)), TH_JOB_FINALIZER)) {
-            th_json_del_at(list, i);
-            return 1;
-        }
-    }
-    return 0;
-}
-
 int th_job_untrack(struct th_ctrl *c, const char *key, const struct th_json *pod,
                    struct th_err *err)
 {
     struct th_json *now TH_AUTO(th_json) = NULL;
-    int r = th_client_modify(th_ctrl_client(c), TH_GVR_PODS,
-                             th_json_path_str(pod, "metadata.namespace"),
-                             th_json_path_str(pod, "metadata.name"), "", drop_finalizer,
-                             (void *)(uintptr_t)th_json_path_str(pod, "metadata.uid"), &now, err);
-    if (r == -TH_R_NOT_FOUND) {
-        th_err_done(err);
+    struct th_json *patch TH_AUTO(th_json) =
+        th_json_build("{'metadata':{'uid':%s,'$deleteFromPrimitiveList/finalizers':[%s]}}",
+                      th_json_path_str(pod, "metadata.uid"), TH_JOB_FINALIZER);
+    struct th_patch_opts o = {.kind = TH_PATCH_STRATEGIC,
+                              .field_manager = "kube-controller-manager"};
+    int r = th_client_patch(th_ctrl_client(c), TH_GVR_PODS,
+                            th_json_path_str(pod, "metadata.namespace"),
+                            th_json_path_str(pod, "metadata.name"), "", &o, patch, &now, err);
+    if (r == -TH_R_NOT_FOUND || r == -TH_R_CONFLICT || r == -TH_R_INVALID) {
+        th_err_done(err); /* gone, or another pod of that name by now */
         return 0;
     }
-    if (r > 0 && key && !th_json_path_str(pod, "metadata.deletionTimestamp")) {
+    if (r >= 0 && key && !th_json_path_str(pod, "metadata.deletionTimestamp")) {
         th_ctrl_expect(c, key, TH_GVR_PODS, now);
     }
     return r < 0 ? r : 0;

@@ -255,6 +255,7 @@ static const struct th_ctrl_watch watches[] = {
 };
 const struct th_controller th_ctrl_namespace = {
     .name = "namespace-controller",
+    .account = "namespace-controller",
     .watches = watches,
     .reconcile = reconcile,
 };

@@ -507,6 +507,7 @@ static const struct th_ctrl_watch watches[] = {
 };
 const struct th_controller th_ctrl_nodelifecycle = {
     .name = "node-lifecycle-controller",
+    .component = "node-controller",
     .account = "node-controller",
     .watches = watches,
     .reconcile = reconcile,

@@ -112,23 +112,24 @@ static int evicted_and_old_first(const void *pa, const void *pb)
                   th_json_path_str(b->pod, "metadata.name"));
 }
 
-struct mark {
-    const char *uid, *message; /* message NULL: no condition */
-};
-
-static int mark_failed(void *arg, struct th_json *pod, struct th_err *err)
+/* A pod that has not ended is Failed before it goes; message NULL: without a condition. */
+static int mark_failed(struct th_ctrl *c, const struct th_json *pod, const char *message,
+                       struct th_err *err)
 {
-    (void)err;
-    const struct mark *m = arg;
-    if (!th_streq(th_json_path_str(pod, "metadata.uid"), m->uid) || has_ended(pod)) {
+    if (has_ended(pod)) {
         return 0;
     }
-    th_json_path_set_str(pod, "status.phase", "Failed");
-    if (m->message) {
-        (void)th_cond_put(th_json_path_array(pod, "status.conditions"), "DisruptionTarget", "True",
-                          "DeletionByPodGC", m->message);
+    struct th_json *patch TH_AUTO(th_json) = th_json_build(
+        "{'metadata':{'uid':%s},'status':{'phase':'Failed'}}", th_json_path_str(pod, "metadata.uid"));
+    if (message) {
+        (void)th_cond_put(th_json_path_array(patch, "status.conditions"), "DisruptionTarget",
+                          "True", "DeletionByPodGC", message);
     }
-    return 1;
+    struct th_patch_opts o = {.kind = TH_PATCH_STRATEGIC,
+                              .field_manager = "kube-controller-manager"};
+    return th_client_patch(th_ctrl_client(c), TH_GVR_PODS,
+                           th_json_path_str(pod, "metadata.namespace"),
+                           th_json_path_str(pod, "metadata.name"), "status", &o, patch, NULL, err);
 }
 
 static int fail_and_remove(struct th_ctrl *c, const struct th_json *pod, const char *message,
@@ -136,16 +137,14 @@ static int fail_and_remove(struct th_ctrl *c, const struct th_json *pod, const c
 {
     const char *ns = th_json_path_str(pod, "metadata.namespace");
     const char *name = th_json_path_str(pod, "metadata.name");
-    struct mark m = {th_json_path_str(pod, "metadata.uid"), message};
     struct th_delete_opts o = TH_DELETE_OPTS_INIT;
     o.grace_s = 0;
-    o.uid = m.uid;
-    int r = th_client_modify(th_ctrl_client(c), TH_GVR_PODS, ns, name, "status", mark_failed, &m,
-                             NULL, err);
+    o.uid = th_json_path_str(pod, "metadata.uid");
+    int r = mark_failed(c, pod, message, err);
     if (r >= 0) {
         r = th_client_delete(th_ctrl_client(c), TH_GVR_PODS, ns, name, &o, NULL, err);
     }
-    if (r == -TH_R_NOT_FOUND || r == -TH_R_CONFLICT) {
+    if (r == -TH_R_NOT_FOUND || r == -TH_R_CONFLICT || r == -TH_R_INVALID) {
         th_err_done(err);
         r = 0;
     }
@@ -250,6 +249,7 @@ static const struct th_ctrl_watch watches[] = {
 };
 const struct th_controller th_ctrl_podgc = {
     .name = "pod-garbage-collector-controller",
+    .account = "pod-garbage-collector",
     .watches = watches,
     .reconcile = reconcile,
     .tick_ms = PERIOD_MS,

@@ -226,6 +226,8 @@ static const struct th_ctrl_watch rc_watches[] = {
 };
 const struct th_controller th_ctrl_replicationcontroller = {
     .name = "replicationcontroller-controller",
+    .account = "replication-controller",
+    .component = "replication-controller",
     .watches = rc_watches,
     .reconcile = reconcile_rc,
     .state_new = th_orphans_new,

@@ -107,13 +107,11 @@ static int reconcile(struct th_ctrl *c, const char *key, int64_t *ret_after_ms, 
 {
     const char *name = NULL;
     th_autofree char *ns = th_ctrl_key_split(key, &name);
-    struct th_json *quota TH_AUTO(th_json) = NULL;
-    int r = th_client_get(th_ctrl_client(c), GVR_QUOTAS, ns, name, &quota, err);
-    if (r == -TH_R_NOT_FOUND) {
-        th_err_done(err);
+    struct th_json *quota TH_AUTO(th_json) =
+        th_informer_get(th_ctrl_informer(c, GVR_QUOTAS), ns, name);
+    if (!quota) {
         return 0;
     }
-    TH_TRY(r);
     bool first = !th_json_path(quota, "status.used");
     struct th_json *status TH_AUTO(th_json) = th_json_object();
     th_json_set(status, "hard", th_json_dup(th_json_path(quota, "spec.hard")));
@@ -131,6 +129,7 @@ static const struct th_ctrl_watch watches[] = {
 };
 const struct th_controller th_ctrl_resourcequota = {
     .name = "resourcequota-controller",
+    .account = "resourcequota-controller",
     .watches = watches,
     .reconcile = reconcile,
     .on_any = on_any,

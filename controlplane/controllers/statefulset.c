@@ -515,6 +515,7 @@ static const struct th_ctrl_watch watches[] = {
 };
 const struct th_controller th_ctrl_statefulset = {
     .name = "statefulset-controller",
+    .account = "statefulset-controller",
     .watches = watches,
     .reconcile = reconcile,
     .state_new = th_orphans_new,

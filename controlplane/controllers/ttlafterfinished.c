@@ -34,6 +34,7 @@ static const struct th_ctrl_watch watches[] = {
 };
 const struct th_controller th_ctrl_ttlafterfinished = {
     .name = "ttl-after-finished-controller",
+    .account = "ttl-after-finished-controller",
     .watches = watches,
     .reconcile = reconcile,
 };

@@ -328,10 +328,11 @@ static int start_workers(const struct config *c, struct th_cluster *k,
     (void)p;
     (void)err;
     bool none = th_streq(c->controllers, "none");
+    static const char *const groups[] = {"system:authenticated", NULL};
 #ifdef TH_WITH_CONTROLLERS
     if (!none) {
-        TH_TRY(th_client_new_local(p->api, NULL, NULL, "kube-controller-manager",
-                                   &p->controllers_client, err));
+        TH_TRY(th_client_new_local(p->api, "system:kube-controller-manager", groups,
+                                   "kube-controller-manager", &p->controllers_client, err));
         struct th_controllers_opts o = {.only = c->controllers,
                                         .pod_cidr = k->pod_cidr,
                                         .service_cidr = k->service_cidr,
@@ -339,6 +340,7 @@ static int start_workers(const struct config *c, struct th_cluster *k,
                                         .ca_cert_pem = k->ca_cert_pem,
                                         .ca_key_pem = id->ca_key,
                                         .volumes_dir = k->volumes_dir,
+                                        .control_plane_ip = k->advertise_ip,
                                         .sa_key_pem = k->sa_key_pem,
                                         .client_for = client_for,
                                         .client_arg = p->api};
@@ -352,7 +354,6 @@ static int start_workers(const struct config *c, struct th_cluster *k,
 #endif
 #ifdef TH_WITH_SCHEDULER
     if (!(none && !c->scheduler) && !th_streq(c->scheduler, "off")) {
-        static const char *const groups[] = {"system:authenticated", NULL};
         TH_TRY(th_client_new_local(p->api, "system:kube-scheduler", groups, "kube-scheduler",
                                    &p->scheduler_client, err));
         struct th_scheduler_opts o = {.name = NULL};

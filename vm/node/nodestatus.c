@@ -226,11 +226,33 @@ static struct th_json *node_labels(struct agent *a)
     struct th_json *l = th_json_object();
     const char *arch = th_host_architecture();
     th_json_set_str(l, "beta.kubernetes.io/arch", arch);
+    th_json_set_str(l, "beta.kubernetes.io/instance-type", "thimble");
     th_json_set_str(l, "beta.kubernetes.io/os", "linux");
     th_json_set_str(l, "kubernetes.io/arch", arch);
     th_json_set_str(l, "kubernetes.io/hostname", a->o.name);
     th_json_set_str(l, "kubernetes.io/os", "linux");
+    th_json_set_str(l, "node.kubernetes.io/instance-type", "thimble");
     return l;
+}
+
+/* Labels that a node of an older version or somebody's hand left out. */
+static int mend_labels(struct agent *a, const struct th_json *node, struct th_err *err)
+{
+    TH_AUTO(th_json) struct th_json *want = node_labels(a);
+    const struct th_json *have = th_json_path(node, "metadata.labels");
+    struct th_json_iter it = TH_JSON_ITER(want);
+    while (th_json_next(&it)) {
+        if (th_json_equal(th_json_get(have, it.name), it.value)) {
+            (void)th_json_del(want, it.name);
+        }
+    }
+    if (th_json_len(want) == 0) {
+        return 0;
+    }
+    TH_AUTO(th_json) struct th_json *patch =
+        th_json_build("{'metadata':{'labels':%o}}", th_json_dup(want));
+    struct th_patch_opts o = {.kind = TH_PATCH_MERGE_RFC7386, .field_manager = "kubelet"};
+    return th_client_patch(a->client, TH_GVR_NODES, NULL, a->o.name, NULL, &o, patch, NULL, err);
 }
 
 static int ensure_node(struct agent *a, struct th_json **ret, struct th_err *err)
@@ -269,6 +291,9 @@ static int write_status(struct agent *a, struct th_json **last, int64_t *last_ms
 {
     TH_AUTO(th_json) struct th_json *node = NULL;
     TH_TRY(ensure_node(a, &node, err));
+    if (!*last) {
+        TH_TRY(mend_labels(a, node, err));
+    }
     TH_AUTO(th_json) struct th_json *status = build_status(a, node);
     TH_AUTO(th_json) struct th_json *now = comparable(status);
     TH_AUTO(th_json) struct th_json *theirs = comparable(th_json_get(node, "status"));
