@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "controlplane/api/aggregate/aggregate.h"
 #include "controlplane/api/customs.h"
 #include "controlplane/api/flow.h"
 #include "controlplane/api/local.h"
@@ -74,6 +75,13 @@ int th_api_new(const struct th_api_opts *o, struct th_api **ret, struct th_err *
     }
     a->customs = th_custom_registry_new(a->store, a->client);
     a->keeper = th_custom_keeper_new(a->store, a->client);
+    const struct th_aggr_opts ag = {.api = a,
+                                    .front_cert_pem = o->front_cert_pem,
+                                    .front_key_pem = o->front_key_pem,
+                                    .front_ca_pem = o->front_ca_pem,
+                                    .client_ca_pem = o->client_ca_pem,
+                                    .metrics_api = o->metrics_api};
+    a->aggr = th_aggr_new(&ag);
     *ret = a;
     return 0;
 }
@@ -84,6 +92,7 @@ void th_api_free(struct th_api *a)
         return;
     }
     th_event_expiry_free(a->event_expiry);
+    th_aggr_free(a->aggr);
     th_custom_keeper_free(a->keeper);
     th_custom_registry_free(a->customs);
     th_client_free(a->client);
@@ -162,7 +171,10 @@ int th_api_bootstrap(struct th_api *api, struct th_err *err)
     if (!api->event_expiry) {
         api->event_expiry = th_event_expiry_new(api->store, api->event_ttl_ms);
     }
-    return th_authz_uses_rbac(api->authz) ? th_rbac_bootstrap(api, err) : 0;
+    if (th_authz_uses_rbac(api->authz)) {
+        TH_TRY(th_rbac_bootstrap(api, err));
+    }
+    return th_aggr_bootstrap(api->aggr, err);
 }
 
 /* ---- responses ---- */
@@ -335,6 +347,24 @@ struct th_customs *th_call_customs(struct th_call *c)
     return c->customs;
 }
 
+struct th_aggr_set *th_call_aggr(struct th_call *c)
+{
+    if (!c->aggr) {
+        c->aggr = th_aggr_get(c->api->aggr);
+    }
+    return c->aggr;
+}
+
+/* Rows of a group and version that has no local APIService are not served. */
+static bool is_hidden(struct th_call *c, const struct th_resource *r)
+{
+    if (!r->optional) {
+        return false;
+    }
+    const struct th_aggr_service *s = th_aggr_find(th_call_aggr(c), r->group, r->version);
+    return !s || !s->local;
+}
+
 /* "/openapi/v3/apis/apps/v1": the document of a built-in group, which no definition changes. */
 static bool doc_stays(const char *key)
 {
@@ -375,7 +405,10 @@ void th_call_lock_docs(struct th_call *c)
 {
     for (;;) {
         const struct th_customs *set = th_call_customs(c);
-        uint64_t serial = set ? set->serial : 0;
+        const struct th_aggr_set *aggr = th_call_aggr(c);
+        /* each of the three only grows, so their sum tells older from newer */
+        uint64_t serial = (set ? set->serial : 0) + (aggr ? aggr->serial : 0) +
+                          th_aggr_docs_serial(c->api->aggr);
         (void)pthread_mutex_lock(&c->api->lock);
         if (serial > c->api->docs_serial) {
             drop_docs(c->api);
@@ -386,27 +419,40 @@ void th_call_lock_docs(struct th_call *c)
         }
         (void)pthread_mutex_unlock(&c->api->lock); /* ours is older: take the new one */
         th_customs_unref(c->customs);
+        th_aggr_unref(c->aggr);
         c->customs = NULL;
+        c->aggr = NULL;
     }
 }
 
 const struct th_resource *th_call_resource_at(struct th_call *c, size_t i)
 {
-    const struct th_resource *r = th_resource_at(i);
-    if (r) {
-        return r;
-    }
+    const struct th_resource *r;
     size_t n = 0;
-    while (th_resource_at(n)) {
+    while ((r = th_resource_at(n)) && !(r->optional && is_hidden(c, r))) { /* optional ones are last */
         n++;
     }
-    return th_customs_at(th_call_customs(c), i - n);
+    return i < n ? th_resource_at(i) : th_customs_at(th_call_customs(c), i - n);
+}
+
+bool th_group_served(struct th_call *c, const char *group)
+{
+    const struct th_resource *r;
+    for (size_t i = 0; (r = th_call_resource_at(c, i)); i++) {
+        if (th_streq(r->group, group)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static int find_resource(struct th_call *c, struct th_err *err)
 {
     const struct th_route *r = &c->route;
     c->res = th_resource_find(r->group, r->version, r->plural);
+    if (c->res && is_hidden(c, c->res)) {
+        c->res = NULL;
+    }
     if (!c->res && *r->group) {
         c->res = th_customs_find(th_call_customs(c), r->group, r->version, r->plural,
                                  c->req->id->system);
@@ -545,14 +591,55 @@ static int serve_resource(struct th_call *c, struct th_err *err)
     return c->sub ? v->sub_fn(c, err) : v->fn(c, err);
 }
 
-static int serve_other(struct th_call *c, struct th_err *err)
+static const char *path_verb(const struct th_call *c)
 {
     const char *m = c->req->method;
-    c->verb = th_streq(m, "GET") || th_streq(m, "HEAD") ? "get"
-              : th_streq(m, "POST")                     ? "post"
-              : th_streq(m, "PUT")                      ? "put"
-              : th_streq(m, "PATCH")                    ? "patch"
-                                                        : "delete";
+    return th_streq(m, "GET") || th_streq(m, "HEAD") ? "get"
+           : th_streq(m, "POST")                     ? "post"
+           : th_streq(m, "PUT")                      ? "put"
+           : th_streq(m, "PATCH")                    ? "patch"
+           : th_streq(m, "OPTIONS")                  ? "options"
+                                                     : "delete";
+}
+
+/* The server behind an APIService that answers this request, or NULL: this one does. */
+static const struct th_aggr_service *remote_of(struct th_call *c)
+{
+    static const char v3[] = "/openapi/v3";
+    const char *path = c->route.path;
+    if (strncmp(path, "/apis/", 6) != 0 && strncmp(path, "/openapi/v3/apis/", 17) != 0) {
+        return NULL;
+    }
+    return th_aggr_of_path(th_call_aggr(c), *(path + 1) == 'o' ? path + sizeof(v3) - 1 : path);
+}
+
+/* What kind of request it is follows from its path alone; the rows are the other server's. */
+static int serve_remote(struct th_call *c, const struct th_aggr_service *s, struct th_err *err)
+{
+    bool resource = c->route.kind == TH_ROUTE_RESOURCE;
+    const struct verb_row *v = resource ? find_verb(c) : NULL;
+    c->verb = resource ? (v ? v->verb : "") : path_verb(c);
+    struct th_attrs at = {.id = c->req->id,
+                          .verb = c->verb,
+                          .resource = resource,
+                          .group = c->route.group,
+                          .version = c->route.version,
+                          .plural = c->route.plural,
+                          .sub = c->route.sub,
+                          .ns = c->route.ns,
+                          .name = c->route.name,
+                          .path = c->route.path};
+    show_flow(c, &at);
+    if (c->api->audit) {
+        th_audit_begin(c, &at);
+    }
+    TH_TRY(th_authorize(c->api, &at, err));
+    return th_aggr_proxy(c, s, err);
+}
+
+static int serve_other(struct th_call *c, struct th_err *err)
+{
+    c->verb = path_verb(c);
     struct th_attrs at = {.id = c->req->id, .verb = c->verb, .path = c->route.path};
     if (c->api->audit) {
         th_audit_begin(c, &at);
@@ -620,6 +707,7 @@ static void call_done(struct th_call *c)
     th_query_done(&c->query);
     th_strv_done(&c->warnings);
     th_customs_unref(c->customs);
+    th_aggr_unref(c->aggr);
     free(c->manager);
     th_obj_unref(c->made);
 }
@@ -649,8 +737,10 @@ int th_api_call(struct th_api *api, const struct th_areq *req, struct th_aresp *
         r = th_query_parse(query ? query + 1 : "", &c.query, &local);
     }
     if (r >= 0) {
-        r = c.route.kind == TH_ROUTE_RESOURCE ? serve_resource(&c, &local)
-                                              : serve_other(&c, &local);
+        const struct th_aggr_service *remote = remote_of(&c);
+        r = remote                              ? serve_remote(&c, remote, &local)
+            : c.route.kind == TH_ROUTE_RESOURCE ? serve_resource(&c, &local)
+                                                : serve_other(&c, &local);
     }
     add_warnings(&c);
     int code = r >= 0 ? resp->status
@@ -760,8 +850,10 @@ void th_api_refused(struct th_api *api, const struct th_areq *req, struct th_ide
 
 bool th_api_is_stream(struct th_api *api, const struct th_areq *req)
 {
-    (void)api;
-    TH_CLEANUP(th_route_done) struct th_route r = {.kind = TH_ROUTE_OTHER};
-    return th_route_parse(req->uri, &r, NULL) >= 0 && r.kind == TH_ROUTE_RESOURCE &&
-           is_stream_name(r.sub);
+    TH_CLEANUP(call_done) struct th_call c = {.api = api, .req = req};
+    c.warnings = (struct th_strv)TH_STRV_INIT;
+    if (th_route_parse(req->uri, &c.route, NULL) < 0) {
+        return false;
+    }
+    return (c.route.kind == TH_ROUTE_RESOURCE && is_stream_name(c.route.sub)) || remote_of(&c);
 }

@@ -10,6 +10,9 @@
 
 struct th_api;
 
+/* The name in the certificate of a front proxy: ours towards other servers, and others' towards us. */
+#define TH_FRONT_PROXY_NAME "front-proxy-client"
+
 /* ---- The pipeline ---- */
 struct th_api_opts {
     struct th_store *store;            /* borrowed */
@@ -24,6 +27,11 @@ struct th_api_opts {
     int audit_log_max_size_mb, audit_log_max_backups, audit_log_max_age_days; /* 0: no limit */
     const char *continue_expiry;       /* of tokens of paged lists, "300ms"; NULL: 5 minutes */
     const char *event_ttl;             /* how long events last, "90s"; NULL: an hour */
+    /* Aggregation: what this server shows to the servers behind APIServices (NULL: no certificate), who
+     * may say to us that a request is somebody else's, and who signs clients; for the ConfigMap
+     * extension-apiserver-authentication. Copied. */
+    const char *front_cert_pem, *front_key_pem, *front_ca_pem, *client_ca_pem;
+    bool metrics_api;                  /* serve metrics.k8s.io from the nodes */
 };
 int th_api_new(const struct th_api_opts *o, struct th_api **ret, struct th_err *err) TH_MUST_USE;
 /* All requests must have ended and all watches be closed. NULL-safe. */
@@ -109,6 +117,10 @@ struct th_identity *th_authn_subject(const char *cn, const struct th_strv *orgs)
  * it is system:anonymous. */
 int th_authn(struct th_api *api, const char *authorization, struct th_identity *cert,
              struct th_identity **ret, struct th_err *err) TH_MUST_USE;
+/* Whom a front proxy (its certificate's identity) names in headers, "X-Remote-...: value" lines as sent:
+ * a new reference, or NULL when it may not or does not. */
+struct th_identity *th_authn_front_proxy(const struct th_identity *cert,
+                                         const struct th_strv *headers);
 /* headers are "Impersonate-...: value" lines as sent. Gives a new reference: whom id may and wants to
  * be taken for, id itself when there are none. TH_R_FORBIDDEN, TH_R_BAD_REQUEST. */
 int th_impersonate(struct th_api *api, struct th_identity *id, const struct th_strv *headers,

@@ -19,6 +19,7 @@
 #include "base/io.h"
 #include "controlplane/resources/token.h"
 
+#include <ctype.h>
 #include <strings.h>
 
 #define LEEWAY_MS 60000
@@ -404,6 +405,63 @@ int th_authn(struct th_api *api, const char *authorization, struct th_identity *
     static const char *const groups[] = {"system:unauthenticated", NULL};
     *ret = th_identity_new("system:anonymous", NULL, groups);
     return 0;
+}
+
+/* A header's value when the line is of that name; *ret_rest (may be NULL): the name goes on there. */
+static const char *remote_header(const char *line, const char *name, const char **ret_rest)
+{
+    size_t n = strlen(name);
+    const char *colon = strchr(line, ':');
+    if (!colon || strncasecmp(line, name, n) != 0 || (!ret_rest && line + n != colon)) {
+        return NULL;
+    }
+    if (ret_rest) {
+        *ret_rest = line + n;
+    }
+    return colon + 1 + strspn(colon + 1, " ");
+}
+
+struct th_identity *th_authn_front_proxy(const struct th_identity *cert,
+                                         const struct th_strv *headers)
+{
+    const char *user = NULL, *uid = NULL;
+    if (!th_streq(cert->user, TH_FRONT_PROXY_NAME)) {
+        return NULL;
+    }
+    for (size_t i = 0; i < headers->n; i++) {
+        const char *u = remote_header(headers->v[i], "X-Remote-User", NULL);
+        const char *d = remote_header(headers->v[i], "X-Remote-Uid", NULL);
+        user = u && !user ? u : user;
+        uid = d && !uid ? d : uid;
+    }
+    if (!user || !*user) {
+        return NULL;
+    }
+    struct th_identity *id = th_identity_new(user, uid, NULL);
+    for (size_t i = 0; i < headers->n; i++) {
+        const char *key = NULL;
+        const char *value = remote_header(headers->v[i], "X-Remote-Group", NULL);
+        if (value) {
+            th_strv_add(&id->groups, value);
+        }
+        value = remote_header(headers->v[i], "X-Remote-Extra-", &key);
+        if (value) {
+            th_autobuf struct th_buf name = TH_BUF_INIT;
+            size_t n = strcspn(key, ":");
+            if (th_url_unescape(key, n, false, &name, NULL) < 0) {
+                th_buf_clear(&name);
+                th_buf_add(&name, key, n);
+            }
+            for (size_t k = 0; k < name.n; k++) {
+                name.p[k] = (char)tolower((unsigned char)name.p[k]);
+            }
+            th_strv_addf(&id->extra, "%s=%s", th_buf_cstr(&name), value);
+        }
+    }
+    if (!th_identity_in(id, "system:authenticated")) {
+        th_strv_add(&id->groups, "system:authenticated");
+    }
+    return id;
 }
 
 int th_authn_new(const char *token_file, struct th_authn **ret, struct th_err *err)

@@ -2,9 +2,10 @@
  *
  * Two forms of the same rows: the aggregated one (APIGroupDiscoveryList, v2 and v2beta1), which
  * kubectl and client-go ask for first at /api and /apis, and the one document per group version.
- * A document is built once and kept with its ETag until the set of custom resources changes.
+ * A document is built once and kept with its ETag until the set of custom resources or of APIServices
+ * changes. What servers behind APIServices serve is in them as it was found when they were asked last.
  */
-#include "controlplane/api/priv.h"
+#include "controlplane/api/aggregate/aggregate.h"
 
 #include "base/encode.h"
 #include "controlplane/api/customs.h"
@@ -56,43 +57,19 @@ static char *gv_name(const char *group, const char *version)
     return *group ? th_xasprintf("%s/%s", group, version) : th_xstrdup(version);
 }
 
-struct version {
-    bool known; /* v<number>[alpha|beta<number>] */
-    int stage;  /* 0 alpha, 1 beta, 2 GA */
-    long major, minor;
-};
-
-static struct version parse_version(const char *v)
+/* The priority of a group's version among its versions, as its APIService says. */
+static int64_t version_priority(struct th_call *c, const char *group, const char *version)
 {
-    struct version r = {.stage = 2};
-    char *end = NULL;
-    if (*v != 'v' || v[1] < '1' || v[1] > '9') {
-        return r;
-    }
-    r.major = strtol(v + 1, &end, 10);
-    if (th_startswith(end, "alpha") || th_startswith(end, "beta")) {
-        r.stage = *end == 'b';
-        end += r.stage ? 4 : 5;
-        r.known = *end >= '1' && *end <= '9';
-        r.minor = strtol(end, &end, 10);
-        r.known = r.known && *end == '\0';
-        return r;
-    }
-    r.known = *end == '\0';
-    return r;
+    const struct th_aggr_service *s = th_aggr_find(th_call_aggr(c), group, version);
+    int64_t of_group = 0, of_version = 0;
+    th_aggr_priorities(group, version, &of_group, &of_version);
+    return s ? s->version_priority : of_version;
 }
 
-/* GA before beta before alpha, higher numbers first, other names last in their order. */
-static bool version_before(const char *a, const char *b)
+static bool version_first(struct th_call *c, const char *group, const char *a, const char *b)
 {
-    struct version x = parse_version(a), y = parse_version(b);
-    if (!x.known || !y.known) {
-        return x.known != y.known ? x.known : strcmp(a, b) < 0;
-    }
-    if (x.stage != y.stage) {
-        return x.stage > y.stage;
-    }
-    return x.major != y.major ? x.major > y.major : x.minor > y.minor;
+    int64_t x = version_priority(c, group, a), y = version_priority(c, group, b);
+    return x != y ? x > y : th_version_before(a, b);
 }
 
 /* The versions of a group, best first. */
@@ -104,8 +81,15 @@ static void versions_of(struct th_call *c, const char *group, struct th_strv *re
             th_strv_add(ret, r->version);
         }
     }
+    const struct th_aggr_set *set = th_call_aggr(c);
+    for (size_t i = 0; set && i < set->n; i++) {
+        const struct th_aggr_service *s = &set->v[i];
+        if (!s->local && th_streq(s->group, group) && !th_strv_has(ret, s->version)) {
+            th_strv_add(ret, s->version);
+        }
+    }
     for (size_t i = 1; i < ret->n; i++) {
-        for (size_t k = i; k > 0 && version_before(ret->v[k], ret->v[k - 1]); k--) {
+        for (size_t k = i; k > 0 && version_first(c, group, ret->v[k], ret->v[k - 1]); k--) {
             char *t = ret->v[k];
             ret->v[k] = ret->v[k - 1];
             ret->v[k - 1] = t;
@@ -113,27 +97,68 @@ static void versions_of(struct th_call *c, const char *group, struct th_strv *re
     }
 }
 
-/* Group i: the built-in ones in their order, then those of custom resources by name. */
-static const char *group_at(struct th_call *c, size_t i)
+static bool is_built_in_group(const char *group)
 {
+    const char *g;
+    for (size_t i = 0; (g = th_group_at(i)); i++) {
+        if (th_streq(g, group)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+struct other_group {
+    const char *name;
+    int64_t priority;
+};
+
+static int by_priority(const void *x, const void *y)
+{
+    const struct other_group *a = x, *b = y;
+    return a->priority != b->priority ? (a->priority > b->priority ? -1 : 1)
+                                      : strcmp(a->name, b->name);
+}
+
+/* All groups: the built-in ones in their order, then the others by priority and name. */
+static void groups_of(struct th_call *c, struct th_strv *ret)
+{
+    const char *g;
+    for (size_t i = 0; (g = th_group_at(i)); i++) {
+        th_strv_add(ret, g);
+    }
+    th_autostrv struct th_strv names = TH_STRV_INIT;
+    const struct th_customs *customs = th_call_customs(c);
+    for (size_t i = 0; customs && i < customs->groups.n; i++) {
+        th_strv_add(&names, customs->groups.v[i]);
+    }
+    const struct th_aggr_set *set = th_call_aggr(c);
+    for (size_t i = 0; set && i < set->n; i++) {
+        const struct th_aggr_service *s = &set->v[i];
+        bool served = !s->local || th_group_served(c, s->group);
+        if (served && !th_strv_has(&names, s->group)) {
+            th_strv_add(&names, s->group);
+        }
+    }
+    th_autofree struct other_group *v = th_xcalloc(names.n + 1, sizeof(*v));
     size_t n = 0;
-    while (th_group_at(n)) {
-        n++;
-    }
-    if (i < n) {
-        return th_group_at(i);
-    }
-    const struct th_customs *set = th_call_customs(c);
-    for (size_t k = 0; set && k < set->groups.n; k++) {
-        bool built_in = false;
-        for (size_t g = 0; g < n; g++) {
-            built_in = built_in || th_streq(th_group_at(g), set->groups.v[k]);
-        }
-        if (!built_in && i-- == n) {
-            return set->groups.v[k];
+    for (size_t i = 0; i < names.n; i++) {
+        if (!is_built_in_group(names.v[i])) {
+            int64_t of_version = 0;
+            v[n].name = names.v[i];
+            th_aggr_priorities(names.v[i], "", &v[n].priority, &of_version);
+            for (size_t k = 0; set && k < set->n; k++) {
+                if (th_streq(set->v[k].group, names.v[i])) {
+                    v[n].priority = set->v[k].group_top;
+                }
+            }
+            n++;
         }
     }
-    return NULL;
+    qsort(v, n, sizeof(*v), by_priority);
+    for (size_t i = 0; i < n; i++) {
+        th_strv_add(ret, v[i].name);
+    }
 }
 
 /* ---- one document per group version ---- */
@@ -201,8 +226,10 @@ static struct th_json *group_json(struct th_call *c, const char *group, bool top
 static struct th_json *group_list(struct th_call *c)
 {
     struct th_json *groups = th_json_array();
-    const char *g;
-    for (size_t i = 0; (g = group_at(c, i)); i++) {
+    th_autostrv struct th_strv names = TH_STRV_INIT;
+    groups_of(c, &names);
+    for (size_t i = 0; i < names.n; i++) {
+        const char *g = names.v[i];
         struct th_json *o = *g ? group_json(c, g, false) : NULL;
         if (o) {
             th_json_append(groups, o);
@@ -240,6 +267,15 @@ static struct th_json *resource_discovery(const struct th_resource *r)
     return o;
 }
 
+/* Of a server behind a Service: what it said when it was asked last. */
+static struct th_json *remote_version(struct th_call *c, const struct th_aggr_service *s)
+{
+    bool stale = true;
+    struct th_json *resources = th_aggr_docs_resources(c->api->aggr, s->name, &stale);
+    return th_json_build("{'version':%s,'resources':%o,'freshness':%s}", s->version,
+                         resources ? resources : th_json_array(), stale ? "Stale" : "Current");
+}
+
 static struct th_json *group_discovery(struct th_call *c, const char *group)
 {
     th_autostrv struct th_strv versions = TH_STRV_INIT;
@@ -249,6 +285,11 @@ static struct th_json *group_discovery(struct th_call *c, const char *group)
     }
     struct th_json *list = th_json_array();
     for (size_t i = 0; i < versions.n; i++) {
+        const struct th_aggr_service *remote = th_aggr_find(th_call_aggr(c), group, versions.v[i]);
+        if (remote && !remote->local) {
+            th_json_append(list, remote_version(c, remote));
+            continue;
+        }
         struct th_json *resources = th_json_array();
         const struct th_resource *r;
         for (size_t k = 0; (r = th_call_resource_at(c, k)); k++) {
@@ -269,8 +310,10 @@ static struct th_json *group_discovery(struct th_call *c, const char *group)
 static struct th_json *aggregated(struct th_call *c, bool core, const char *version)
 {
     struct th_json *items = th_json_array();
-    const char *g;
-    for (size_t i = 0; (g = group_at(c, i)); i++) {
+    th_autostrv struct th_strv names = TH_STRV_INIT;
+    groups_of(c, &names);
+    for (size_t i = 0; i < names.n; i++) {
+        const char *g = names.v[i];
         struct th_json *o = core == (*g == '\0') ? group_discovery(c, g) : NULL;
         if (o) {
             th_json_append(items, o);
@@ -382,8 +425,10 @@ static struct th_json *root_paths(struct th_call *c)
     for (size_t i = 0; i < TH_ARRAY_LEN(fixed); i++) {
         th_json_append_str(paths, fixed[i]);
     }
-    const char *g;
-    for (size_t i = 0; (g = group_at(c, i)); i++) {
+    th_autostrv struct th_strv names = TH_STRV_INIT;
+    groups_of(c, &names);
+    for (size_t i = 0; i < names.n; i++) {
+        const char *g = names.v[i];
         th_autostrv struct th_strv versions = TH_STRV_INIT;
         versions_of(c, g, &versions);
         if (!*g || versions.n == 0) {

@@ -1,5 +1,8 @@
 /* The in-process transport of controlplane/client: requests go straight into the pipeline.
  *
+ * What a server behind an APIService answers is asked of it over HTTPS, after the pipeline has authorized
+ * it.
+ *
  * A request still travels as path, query and bytes, so that authorization, admission, validation
  * and conflicts are the same for a controller as for kubectl; what it saves is HTTP, TLS and two
  * system calls. A watch waits on a condition variable that the store's publisher signals.
@@ -7,6 +10,8 @@
 #include "controlplane/api/local.h"
 
 #include "base/clock.h"
+#include "controlplane/api/aggregate/aggregate.h"
+#include "controlplane/api/streams/relay.h"
 #include "controlplane/api/watch.h"
 #include "controlplane/client/client_priv.h"
 
@@ -45,6 +50,26 @@ static int deliver(const struct th_client_req *req, struct th_str body, struct t
     return 0;
 }
 
+/* A client of the server that answers for a path in place of this one. */
+static int remote_client(struct local *l, const char *path, struct th_client **ret,
+                         struct th_err *err)
+{
+    struct th_aggr_set *set = th_aggr_get(l->api->aggr);
+    const struct th_aggr_service *s = th_aggr_of_path(set, path);
+    int r = s ? th_aggr_client(l->api->aggr, s, l->id, ret, err)
+              : th_fail(err, TH_R_UNAVAILABLE, "service unavailable");
+    th_aggr_unref(set);
+    return r;
+}
+
+static int remote_request(struct local *l, const struct th_client_req *req, int *ret_status,
+                          struct th_buf *ret_body, struct th_err *err)
+{
+    TH_AUTO(th_client) struct th_client *remote = NULL;
+    TH_TRY(remote_client(l, req->path, &remote, err));
+    return remote->ops->request(remote, req, ret_status, ret_body, err);
+}
+
 static int request(struct th_client *c, const struct th_client_req *req, int *ret_status,
                    struct th_buf *ret_body, struct th_err *err)
 {
@@ -64,6 +89,9 @@ static int request(struct th_client *c, const struct th_client_req *req, int *re
     }
     TH_CLEANUP(th_aresp_done) struct th_aresp resp = TH_ARESP_INIT;
     TH_TRY(handle(l, req->method, req->path, req->query, &copy, &resp, err));
+    if (resp.stream && resp.stream->tls) {
+        return remote_request(l, &copy, ret_status, ret_body, err);
+    }
     if (resp.stream || resp.watch) {
         return th_fail(err, TH_R_UNSUPPORTED, "streams are not served to in-process clients");
     }
@@ -82,6 +110,8 @@ static int request(struct th_client *c, const struct th_client_req *req, int *re
 /* ---- watches ---- */
 
 struct th_client_watch {
+    struct th_client *remote;          /* the watch is another server's, or NULL */
+    struct th_client_watch *remote_watch;
     struct th_apiwatch *w;
     pthread_mutex_t lock;
     pthread_cond_t cond;
@@ -101,6 +131,10 @@ static void wake(void *arg)
 
 static void watch_wake(struct th_client_watch *w)
 {
+    if (w->remote) {
+        w->remote->ops->watch_wake(w->remote_watch);
+        return;
+    }
     (void)pthread_mutex_lock(&w->lock);
     w->poked = true;
     (void)pthread_cond_signal(&w->cond);
@@ -117,6 +151,17 @@ static int watch_open(struct th_client *c, const struct th_watch_req *req,
     th_client_watch_query(&query, req);
     TH_CLEANUP(th_aresp_done) struct th_aresp resp = TH_ARESP_INIT;
     TH_TRY(handle(l, "GET", th_buf_cstr(&path), th_buf_cstr(&query), NULL, &resp, err));
+    if (resp.stream && resp.stream->tls) {
+        TH_AUTO(th_client) struct th_client *remote = NULL;
+        struct th_client_watch *rw = NULL;
+        TH_TRY(remote_client(l, th_buf_cstr(&path), &remote, err));
+        TH_TRY(remote->ops->watch_open(remote, req, &rw, err));
+        struct th_client_watch *w = TH_NEW(struct th_client_watch);
+        w->remote_watch = rw;
+        w->remote = th_steal(&remote);
+        *ret = w;
+        return 0;
+    }
     if (!resp.watch) {
         return th_fail(err, TH_R_INTERNAL, "the server did not answer with a watch");
     }
@@ -159,6 +204,9 @@ static int item_of(struct th_str frame, struct th_watch_item *ret, struct th_err
 static int watch_next(struct th_client_watch *w, int64_t timeout_ms, struct th_watch_item *ret,
                       struct th_err *err)
 {
+    if (w->remote) {
+        return w->remote->ops->watch_next(w->remote_watch, timeout_ms, ret, err);
+    }
     int64_t deadline = timeout_ms < 0 ? INT64_MAX : th_mono_ms() + timeout_ms;
     for (;;) {
         (void)pthread_mutex_lock(&w->lock);
@@ -191,6 +239,12 @@ static int watch_next(struct th_client_watch *w, int64_t timeout_ms, struct th_w
 static void watch_close(struct th_client_watch *w)
 {
     if (!w) {
+        return;
+    }
+    if (w->remote) {
+        w->remote->ops->watch_close(w->remote_watch);
+        th_client_free(w->remote);
+        free(w);
         return;
     }
     th_apiwatch_close(w->w);

@@ -3,7 +3,7 @@
  * The v3 index names each document with a hash of its bytes; a request that carries the right hash
  * may be cached for ever, as upstream says.
  */
-#include "controlplane/api/priv.h"
+#include "controlplane/api/aggregate/aggregate.h"
 
 #include "base/encode.h"
 #include "controlplane/api/customs.h"
@@ -151,10 +151,75 @@ static void build_v3(struct th_call *c)
         th_strv_take(&paths, path);
         th_strv_take(&hashes, th_xstrndup(d->etag + 1, 64));
     }
+    const struct th_aggr_set *set = th_call_aggr(c);
+    for (size_t i = 0; set && i < set->n; i++) {
+        const struct th_aggr_service *s = &set->v[i];
+        char *hash = s->local ? NULL : th_aggr_docs_v3_hash(api->aggr, s->name);
+        if (hash) { /* whoever asks for it is passed on */
+            th_strv_take(&paths, th_openapi_gv_path(s->group, s->version));
+            th_strv_take(&hashes, hash);
+        }
+    }
     th_autobuf struct th_buf index = TH_BUF_INIT;
     th_openapi_v3_index((const char *const *)paths.v, (const char *const *)hashes.v, paths.n,
                         &index);
     (void)keep(api, "/openapi/v3", &index);
+}
+
+/* Where the members of the top-level object `name` begin in a document that this server wrote; 0: it
+ * has none. */
+static size_t members_at(const struct th_buf *b, const char *name)
+{
+    size_t n = strlen(name);
+    int depth = 0;
+    for (size_t i = 0; i < b->n; i++) {
+        char ch = b->p[i];
+        if (ch == '"') {
+            size_t from = i + 1;
+            for (i++; i < b->n && b->p[i] != '"'; i++) {
+                i += b->p[i] == '\\';
+            }
+            if (depth == 1 && i - from == n && memcmp(b->p + from, name, n) == 0 &&
+                i + 2 < b->n && b->p[i + 1] == ':' && b->p[i + 2] == '{') {
+                return i + 3;
+            }
+        } else if (ch == '{' || ch == '[') {
+            depth++;
+        } else if (ch == '}' || ch == ']') {
+            depth--;
+        }
+    }
+    return 0;
+}
+
+/* Puts members of o that b does not have yet where the top-level object `name` begins in b. */
+static void insert_members(struct th_buf *b, const char *name, const struct th_json *o)
+{
+    size_t at = members_at(b, name);
+    th_autobuf struct th_buf more = TH_BUF_INIT;
+    struct th_json_iter it = TH_JSON_ITER(o);
+    while (at && th_json_next(&it)) {
+        th_autofree char *member = th_xasprintf("\"%s\":{", it.name);
+        if (memmem(b->p, b->n, member, strlen(member))) {
+            continue; /* shared types: ours say the same */
+        }
+        th_buf_printf(&more, "\"%s\":", it.name);
+        th_json_dump(it.value, &more);
+        th_buf_putc(&more, ',');
+    }
+    if (more.n == 0) {
+        return;
+    }
+    if (b->p[at] == '}') {
+        more.n--;
+    }
+    th_autobuf struct th_buf all = TH_BUF_INIT;
+    th_buf_add(&all, b->p, at);
+    th_buf_add(&all, more.p, more.n);
+    th_buf_add(&all, b->p + at, b->n - at);
+    th_buf_done(b);
+    *b = all;
+    all = (struct th_buf)TH_BUF_INIT;
 }
 
 static void build_v2(struct th_call *c)
@@ -164,6 +229,13 @@ static void build_v2(struct th_call *c)
     listing_make(c, true, &l);
     th_autobuf struct th_buf b = TH_BUF_INIT;
     th_openapi_v2(l.v, l.n, &b);
+    const struct th_aggr_set *set = th_call_aggr(c);
+    for (size_t i = 0; set && i < set->n; i++) {
+        TH_AUTO(th_json) struct th_json *part =
+            set->v[i].local ? NULL : th_aggr_docs_v2(api->aggr, set->v[i].name);
+        insert_members(&b, "paths", th_json_get(part, "paths"));
+        insert_members(&b, "definitions", th_json_get(part, "definitions"));
+    }
     (void)keep(api, "/openapi/v2", &b);
 }
 

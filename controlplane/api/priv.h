@@ -71,6 +71,8 @@ struct th_custom_registry;
 struct th_custom_keeper;
 struct th_flow;
 struct th_event_expiry;
+struct th_aggr;
+struct th_aggr_set;
 struct th_api {
     struct th_store *store;
     struct th_cluster *cluster;
@@ -83,6 +85,7 @@ struct th_api {
     struct th_metrics *metrics;
     struct th_custom_registry *customs;
     struct th_custom_keeper *keeper;
+    struct th_aggr *aggr;   /* aggregate/ */
     struct th_flow *flow;
     struct th_ticker *ticker;
     struct th_event_expiry *event_expiry; /* from the bootstrap on */
@@ -92,7 +95,7 @@ struct th_api {
     bool ready;             /* atomic */
     pthread_mutex_t lock;   /* guards the caches below */
     struct th_hmap cache;   /* discovery and OpenAPI documents: name -> struct th_doc */
-    uint64_t docs_serial;   /* of the set of custom resources that they are made from */
+    uint64_t docs_serial;   /* of the sets of custom resources and APIServices that they are made from */
 };
 
 /* One request on its way. */
@@ -107,6 +110,7 @@ struct th_call {
     const struct th_subresource *sub;
     const struct th_kind *kind;        /* of res */
     struct th_customs *customs;        /* keeps custom rows alive; NULL until they are asked for */
+    struct th_aggr_set *aggr;          /* the APIServices; NULL until they are asked for */
     struct th_accept accept;
     struct th_req_ctx ctx;
     struct th_strv warnings;
@@ -121,6 +125,9 @@ struct th_call {
 
 /* The set of custom resources for this call, taken on first use (api.c). */
 struct th_customs *th_call_customs(struct th_call *c);
+struct th_aggr_set *th_call_aggr(struct th_call *c); /* likewise, the APIServices */
+/* Some row that this call sees is of the group. */
+bool th_group_served(struct th_call *c, const char *group);
 /* Locks api->lock with the documents in api->cache made from this call's rows, or dropped. */
 void th_call_lock_docs(struct th_call *c);
 /* The rows that this call sees, built-in ones first; NULL past the end. */
@@ -336,6 +343,18 @@ void th_audit_end(struct th_call *c, int code, const struct th_err *failure);
 /* A request that was turned away before the pipeline; how: nobody knows who asks, this was tried. */
 void th_audit_refused(struct th_call *c, const struct th_attrs *at, const struct th_err *why,
                       const char *how);
+
+/* ---- fresh.c: objects that are made at the start, in one commit ---- */
+struct th_fresh {
+    struct th_store_write *v;
+    size_t n, cap;
+    struct th_strv keys, texts;
+};
+/* A copy of wanted with what the server adds. */
+int th_fresh_add(struct th_fresh *f, const char *key, const struct th_json *wanted,
+                 const struct th_kind *k, struct th_err *err) TH_MUST_USE;
+int th_fresh_commit(struct th_store *store, struct th_fresh *f, struct th_err *err) TH_MUST_USE;
+void th_fresh_done(struct th_fresh *f);
 
 /* ---- rbac_bootstrap.c ---- */
 /* Makes and mends the default roles and bindings, in one commit. */

@@ -12,13 +12,10 @@
  */
 #include "controlplane/api/rbac.h"
 
-#include "base/clock.h"
-#include "base/rand.h"
 #include "controlplane/resources/rbac_defaults.h"
 
 #define GROUP "rbac.authorization.k8s.io"
 #define AUTOUPDATE "rbac.authorization.kubernetes.io/autoupdate"
-#define MANAGER "kube-apiserver"
 
 static const char *plural_of(const char *kind)
 {
@@ -26,49 +23,6 @@ static const char *plural_of(const char *kind)
            : th_streq(kind, "ClusterRoleBinding") ? "clusterrolebindings"
            : th_streq(kind, "Role")               ? "roles"
                                                   : "rolebindings";
-}
-
-/* ---- new objects ---- */
-
-struct fresh {
-    struct th_store_write *v;
-    size_t n, cap;
-    struct th_strv keys, texts;
-};
-
-static void fresh_done(struct fresh *f)
-{
-    free(f->v);
-    th_strv_done(&f->keys);
-    th_strv_done(&f->texts);
-}
-
-static int add_fresh(struct fresh *f, const char *key, const struct th_json *wanted,
-                     const struct th_kind *k, int64_t now_ms, struct th_err *err)
-{
-    TH_AUTO(th_json) struct th_json *o = th_json_dup(wanted);
-    char text[TH_TIME_LEN];
-    char uid[TH_UUID_LEN];
-    th_json_path_set_str(o, "metadata.uid", th_rand_uuid(uid));
-    th_json_path_set_str(o, "metadata.creationTimestamp", th_time_format(now_ms, text));
-    struct th_apply_opts a = {.type = k->type,
-                              .api_version = GROUP "/v1",
-                              .manager = MANAGER,
-                              .subresource = "",
-                              .now_ms = now_ms};
-    TH_TRY(th_managed_fields_update(&a, NULL, o, err));
-    th_schema_canonicalize(k->type, o);
-    th_autobuf struct th_buf b = TH_BUF_INIT;
-    th_json_dump(o, &b);
-    th_strv_add(&f->keys, key);
-    size_t n = b.n;
-    th_strv_take(&f->texts, th_buf_steal(&b, NULL));
-    f->v = th_xgrow(f->v, &f->cap, f->n + 1, sizeof(*f->v));
-    f->v[f->n++] = (struct th_store_write){.op = TH_STORE_CREATE,
-                                           .key = f->keys.v[f->keys.n - 1],
-                                           .bytes = f->texts.v[f->texts.n - 1],
-                                           .n = n};
-    return 0;
 }
 
 /* ---- objects that are there ---- */
@@ -162,8 +116,7 @@ static int mend(struct th_api *api, const struct th_obj *o, const struct th_json
 int th_rbac_bootstrap(struct th_api *api, struct th_err *err)
 {
     TH_AUTO(th_json) struct th_json *all = th_rbac_defaults();
-    TH_CLEANUP(fresh_done) struct fresh f = {.keys = TH_STRV_INIT, .texts = TH_STRV_INIT};
-    int64_t now_ms = th_now_ms();
+    TH_CLEANUP(th_fresh_done) struct th_fresh f = {.n = 0};
     for (size_t i = 0; i < th_json_len(all); i++) {
         const struct th_json *o = th_json_at(all, i);
         const char *kind = th_json_path_str(o, "kind");
@@ -172,10 +125,10 @@ int th_rbac_bootstrap(struct th_api *api, struct th_err *err)
                                              th_json_path_str(o, "metadata.name"));
         TH_AUTO(th_obj) struct th_obj *there = th_store_get(api->store, key);
         int r = there ? mend(api, there, o, err)
-                      : add_fresh(&f, key, o, th_kind_find(GROUP, "v1", kind), now_ms, err);
+                      : th_fresh_add(&f, key, o, th_kind_find(GROUP, "v1", kind), err);
         if (r < 0) {
             return th_wrap(err, "default RBAC object %s", key);
         }
     }
-    return f.n > 0 ? th_store_commit(api->store, f.v, f.n, NULL, err) : 0;
+    return th_fresh_commit(api->store, &f, err);
 }

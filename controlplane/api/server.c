@@ -1031,6 +1031,7 @@ int th_server_start(const struct th_server_opts *o, struct th_server **ret, stru
                                       .client_ca_pem = o->client_ca_pem,
                                       .unix_listener = unix_fd,
                                       .loops = LOOPS,
+                                      .front_ca_pem = o->front_ca_pem,
                                       .fn = on_tls,
                                       .plain = on_plain,
                                       .gone = on_gone,

@@ -10,6 +10,7 @@ struct th_server_opts {
     int listen_port;            /* 0: any */
     const char *cert_pem, *key_pem; /* of the server */
     const char *client_ca_pem;  /* who may sign client certificates; NULL: none are asked for */
+    const char *front_ca_pem;   /* who may sign front proxies, which say in headers who asks; or NULL */
     const char *unix_socket;    /* NULL: none; mode 0600, the peer is trusted to say who it is */
 };
 int th_server_start(const struct th_server_opts *o, struct th_server **ret, struct th_err *err) TH_MUST_USE;

@@ -95,6 +95,17 @@ static enum MHD_Result add_impersonation(void *cls, enum MHD_ValueKind kind, con
     return MHD_YES;
 }
 
+static enum MHD_Result add_remote(void *cls, enum MHD_ValueKind kind, const char *key,
+                                  const char *value)
+{
+    (void)kind;
+    struct th_strv *to = cls;
+    if (strncasecmp(key, "X-Remote-", 9) == 0 && to->n < TH_LIMIT_IMPERSONATE) {
+        th_strv_addf(to, "%s: %s", key, value ? value : "");
+    }
+    return MHD_YES;
+}
+
 static int authenticate(struct th_api *api, struct MHD_Connection *mhd,
                         const struct th_origin_peer *p, struct th_origin *o, struct th_err *err)
 {
@@ -111,7 +122,20 @@ static int authenticate(struct th_api *api, struct MHD_Connection *mhd,
     if (p->bad_cert) {
         return th_fail(err, TH_R_UNAUTHORIZED, "Unauthorized");
     }
-    return th_authn(api, header(mhd, "Authorization"), p->cert, &o->id, err);
+    struct th_identity *cert = p->cert;
+    if (cert && cert->front_proxy) {
+        th_autostrv struct th_strv headers = TH_STRV_INIT;
+        (void)MHD_get_connection_values(mhd, MHD_HEADER_KIND, add_remote, &headers);
+        o->id = th_authn_front_proxy(cert, &headers);
+        if (o->id) {
+            return 0;
+        }
+        cert = NULL; /* its own name is nobody's here */
+        if (!header(mhd, "Authorization")) {
+            return th_fail(err, TH_R_UNAUTHORIZED, "Unauthorized");
+        }
+    }
+    return th_authn(api, header(mhd, "Authorization"), cert, &o->id, err);
 }
 
 /* What was tried, in the audit log's words. */

@@ -117,8 +117,15 @@ static char *dn_part(gnutls_x509_crt_t crt, const char *oid, unsigned i)
     return th_xstrdup(buf);
 }
 
+static bool is_front_proxy(struct th_tlsfront *f, gnutls_x509_crt_t crt)
+{
+    unsigned status = 0;
+    return f->front_ca && gnutls_x509_crt_verify(crt, &f->front_ca, 1, 0, &status) >= 0 &&
+           status == 0;
+}
+
 /* The subject of the client's certificate, or NULL; *ret_bad when it is not one of ours. */
-static struct th_identity *peer_of(struct th_tlsconn *c, bool *ret_bad)
+static struct th_identity *peer_of(struct th_tlsfront *f, struct th_tlsconn *c, bool *ret_bad)
 {
     unsigned n = 0;
     const gnutls_datum_t *chain = gnutls_certificate_get_peers(c->tls, &n);
@@ -145,6 +152,7 @@ static struct th_identity *peer_of(struct th_tlsconn *c, bool *ret_bad)
             th_sha256_hex(chain[0].data, chain[0].size, sum);
             id = th_authn_subject(cn, &orgs);
             th_strv_addf(&id->extra, "authentication.kubernetes.io/credential-id=X509SHA256=%s", sum);
+            id->front_proxy = is_front_proxy(f, crt);
             *ret_bad = false;
         }
     }
@@ -194,7 +202,7 @@ static void begin_relay(struct th_tlsconn *c)
     struct th_loop *l = c->loop;
     int pair[2];
     bool bad = false;
-    struct th_identity *id = peer_of(c, &bad);
+    struct th_identity *id = peer_of(l->front, c, &bad);
     if (l->n_relays >= TH_LIMIT_CONNECTIONS / (size_t)l->front->n_loops ||
         socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) < 0) {
         th_identity_unref(id);
@@ -552,6 +560,13 @@ static int load_credentials(struct th_tlsfront *f, const struct th_tlsfront_opts
         r = gnutls_certificate_set_x509_trust_mem(f->cred, &ca, GNUTLS_X509_FMT_PEM);
         f->want_cert = true;
     }
+    if (r >= 0 && o->front_ca_pem) {
+        gnutls_datum_t ca = {(unsigned char *)o->front_ca_pem, (unsigned)strlen(o->front_ca_pem)};
+        r = gnutls_certificate_set_x509_trust_mem(f->cred, &ca, GNUTLS_X509_FMT_PEM);
+        r = r >= 0 ? gnutls_x509_crt_init(&f->front_ca) : r;
+        r = r >= 0 ? gnutls_x509_crt_import(f->front_ca, &ca, GNUTLS_X509_FMT_PEM) : r;
+        f->want_cert = true;
+    }
     if (r >= 0) {
         th_autofree char *rules = th_xasprintf(
             "%%SERVER_PRECEDENCE:-VERS-TLS1.0:-VERS-TLS1.1:-CIPHER-ALL:%s",
@@ -701,6 +716,9 @@ void th_tlsfront_free(struct th_tlsfront *f)
     }
     if (f->cred) {
         gnutls_certificate_free_credentials(f->cred);
+    }
+    if (f->front_ca) {
+        gnutls_x509_crt_deinit(f->front_ca);
     }
     if (f->priority) {
         gnutls_priority_deinit(f->priority);

@@ -14,6 +14,7 @@ struct th_tlsfront_opts {
     const char *ip; /* NULL: no TCP is accepted; it may still dial */
     int port;       /* 0: any */
     const char *cert_pem, *key_pem, *client_ca_pem;
+    const char *front_ca_pem; /* signs front proxies, whose identity has front_proxy; or NULL */
     int unix_listener; /* taken when the start succeeds; -1: none */
     int loops;         /* threads */
     /* All of these are called in the thread of the loop that is named, and must not block. */

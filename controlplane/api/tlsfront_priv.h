@@ -5,6 +5,7 @@
 #include "controlplane/api/tlsfront.h"
 
 #include <gnutls/gnutls.h>
+#include <gnutls/x509.h>
 #include <pthread.h>
 
 #define TH_TLS_CHUNK 16384
@@ -78,6 +79,7 @@ struct th_tlsfront {
     gnutls_certificate_credentials_t cred;
     gnutls_priority_t priority;
     bool want_cert;
+    gnutls_x509_crt_t front_ca; /* or NULL */
     struct th_tlsfront_opts cb;
     int n_loops;
     struct th_loop *loops;

@@ -116,6 +116,8 @@ struct th_client_http_opts {
     const char *connect_to;  /* "address:port" in place of the server's own, whose name and
                                 certificate stay; or NULL */
     const char *ca_pem, *cert_pem, *key_pem, *token;
+    bool insecure;                /* the server's certificate is not looked at */
+    const char *const *headers;   /* "Name: value" of every request; NULL-terminated or NULL */
     const char *user_agent;
     /* Unix socket only (the server trusts root there): who we are, X-Remote-User / X-Remote-Group.
      */

@@ -94,6 +94,10 @@ void th_http_setup(struct th_http *h, CURL *easy, const char *path, const char *
         set_file(easy, CURLOPT_CAINFO, h->ca_fd);
         curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
     }
+    if (h->insecure) {
+        curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 0L);
+        curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 0L);
+    }
     set_file(easy, CURLOPT_SSLCERT, h->cert_fd);
     set_file(easy, CURLOPT_SSLKEY, h->key_fd);
 }
@@ -327,6 +331,9 @@ static int check_opts(const struct th_client_http_opts *o, struct th_err *err)
     for (size_t i = 0; o->as_groups && o->as_groups[i]; i++) {
         bad = bad || has_control(o->as_groups[i]);
     }
+    for (size_t i = 0; o->headers && o->headers[i]; i++) {
+        bad = bad || has_control(o->headers[i]);
+    }
     if (bad) {
         return th_fail(err, TH_R_BAD_REQUEST, "a token or name has control characters in it");
     }
@@ -372,6 +379,10 @@ int th_client_new_http(const struct th_client_http_opts *o, struct th_client **r
     add_header(h, "Authorization", bearer);
     add_header(h, "User-Agent", o->user_agent ? o->user_agent : "thimble/" TH_VERSION);
     add_header(h, "X-Remote-User", o->as_user);
+    for (size_t i = 0; o->headers && o->headers[i]; i++) {
+        h->headers = curl_slist_append(h->headers, o->headers[i]);
+    }
+    h->insecure = o->insecure;
     h->on_warning = o->on_warning;
     h->warning_arg = o->warning_arg;
     for (size_t i = 0; o->as_groups && o->as_groups[i]; i++) {

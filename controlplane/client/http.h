@@ -14,6 +14,7 @@ struct th_http {
     struct curl_slist *headers; /* of every request */
     struct curl_slist *connect_to; /* or NULL */
     int ca_fd, cert_fd, key_fd; /* memfds, or -1 */
+    bool insecure;
     void (*on_warning)(void *arg, const char *text);
     void *warning_arg;
     pthread_mutex_t lock;

@@ -452,7 +452,18 @@ static int start(const struct config *c, struct th_cluster *k, struct th_cp_iden
                              .audit_log_max_size_mb = small(c->audit_size),
                              .audit_log_max_backups = small(c->audit_backups),
                              .audit_log_max_age_days = small(c->audit_age),
-                             .server_address = address};
+                             .server_address = address,
+                             .front_cert_pem = id->front_cert,
+                             .front_key_pem = id->front_key,
+                             .front_ca_pem = id->front_ca_cert,
+                             .client_ca_pem = client_ca ? client_ca : id->ca_cert,
+                             .metrics_api = !th_streq(c->controllers, "none")};
+                             .server_address = address,
+                             .front_cert_pem = id->front_cert,
+                             .front_key_pem = id->front_key,
+                             .front_ca_pem = id->front_ca_cert,
+                             .client_ca_pem = client_ca ? client_ca : id->ca_cert,
+                             .metrics_api = !th_streq(c->controllers, "none")};
     TH_TRY(th_api_new(&ao, &p->api, err));
     struct th_server_opts so = {.api = p->api,
                                 .listen_ip = ip,
@@ -460,6 +471,7 @@ static int start(const struct config *c, struct th_cluster *k, struct th_cp_iden
                                 .cert_pem = id->server_cert,
                                 .key_pem = id->server_key,
                                 .client_ca_pem = client_ca ? client_ca : id->ca_cert,
+                                .front_ca_pem = id->front_ca_cert,
                                 .unix_socket = c->unix_socket};
     TH_TRY(th_server_start(&so, &p->server, err));
     int got = th_server_port(p->server);

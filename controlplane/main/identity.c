@@ -7,6 +7,7 @@
 #include "base/io.h"
 #include "base/limits.h"
 #include "base/pki.h"
+#include "controlplane/api/api.h"
 
 #define DAYS 3650
 
@@ -19,6 +20,10 @@ void th_cp_identity_done(struct th_cp_identity *id)
     free(id->admin_cert);
     free(id->admin_key);
     free(id->sa_key);
+    free(id->front_ca_cert);
+    free(id->front_ca_key);
+    free(id->front_cert);
+    free(id->front_key);
     *id = (struct th_cp_identity){0};
 }
 
@@ -90,6 +95,34 @@ static int make_server(struct th_cp_identity *id, const struct th_cp_names *n, s
     return issue(id, &req, &id->server_cert, &id->server_key, err);
 }
 
+/* A CA of its own, since whoever it signs for may claim to be anybody. */
+static int complete_front_proxy(struct th_cp_identity *id, const char *dir, struct th_err *err)
+{
+    TH_TRY(load(dir, "front-proxy-ca.crt", &id->front_ca_cert, err));
+    TH_TRY(load(dir, "front-proxy-ca.key", &id->front_ca_key, err));
+    TH_TRY(load(dir, "front-proxy-client.crt", &id->front_cert, err));
+    TH_TRY(load(dir, "front-proxy-client.key", &id->front_key, err));
+    if (id->front_ca_cert && id->front_cert && id->front_key) {
+        return 0;
+    }
+    TH_AUTO_PAIR struct th_pki_pair ca = {NULL, NULL};
+    TH_AUTO_PAIR struct th_pki_pair made = {NULL, NULL};
+    static const struct th_pki_req req = {
+        .common_name = TH_FRONT_PROXY_NAME, .use = TH_PKI_CLIENT, .days = DAYS};
+    TH_TRY(th_pki_ca_new("thimble-front-proxy-ca", &ca, err));
+    TH_TRY(th_pki_issue(&ca, &req, &made, err));
+    free(id->front_ca_cert);
+    free(id->front_ca_key);
+    free(id->front_cert);
+    free(id->front_key);
+    id->front_ca_cert = th_steal(&ca.cert_pem);
+    id->front_ca_key = th_steal(&ca.key_pem);
+    id->front_cert = th_steal(&made.cert_pem);
+    id->front_key = th_steal(&made.key_pem);
+    TH_TRY(save_pair(dir, "front-proxy-ca", id->front_ca_cert, id->front_ca_key, err));
+    return save_pair(dir, "front-proxy-client", id->front_cert, id->front_key, err);
+}
+
 int th_cp_identity_complete(struct th_cp_identity *id, const char *dir,
                             const struct th_cp_names *names, struct th_err *err)
 {
@@ -105,6 +138,7 @@ int th_cp_identity_complete(struct th_cp_identity *id, const char *dir,
         TH_TRY(load(dir, "admin.key", &id->admin_key, err));
     }
     TH_TRY(load(dir, "sa.key", &id->sa_key, err));
+    TH_TRY(complete_front_proxy(id, dir, err));
     if (!id->ca_cert) {
         TH_AUTO_PAIR struct th_pki_pair ca = {NULL, NULL};
         TH_TRY(th_pki_ca_new("thimble-ca", &ca, err));

@@ -8,6 +8,8 @@ struct th_cp_identity { /* PEM, owned */
     char *server_cert, *server_key;
     char *admin_cert, *admin_key;
     char *sa_key;
+    char *front_ca_cert, *front_ca_key; /* who may name users in headers */
+    char *front_cert, *front_key;       /* this server, towards aggregated ones */
 };
 struct th_cp_names {
     const char *service_ip;     /* first address of the Service range */

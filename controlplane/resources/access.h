@@ -11,6 +11,7 @@ struct th_identity { /* immutable after it was made; reference-counted */
     struct th_strv groups;
     struct th_strv extra; /* "key=value": authentication.kubernetes.io/pod-name=..., ... */
     bool system;          /* in-process and trusted: passes authorization */
+    bool front_proxy;     /* a front proxy's certificate: it says in headers who asks */
     struct th_identity *by; /* who is taken for this one (impersonation), or NULL */
 };
 struct th_identity *th_identity_new(const char *user, const char *uid, const char *const *groups);

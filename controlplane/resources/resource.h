@@ -156,6 +156,7 @@ struct th_resource {
     const struct th_kind *kind_row;        /* th_resource_kind */
     const struct th_resource *storage_row; /* in place of storage_gv_plural */
     const char *list_kind;                 /* NULL: kind + "List" */
+    bool optional; /* served only while a local APIService of its group and version is there */
     const char *warning;                   /* whoever uses it at all is told this, or NULL */
 };
 
