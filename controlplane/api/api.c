@@ -74,7 +74,6 @@ int th_api_new(const struct th_api_opts *o, struct th_api **ret, struct th_err *
         return r;
     }
     a->customs = th_custom_registry_new(a->store, a->client);
-    a->keeper = th_custom_keeper_new(a->store, a->client);
     const struct th_aggr_opts ag = {.api = a,
                                     .front_cert_pem = o->front_cert_pem,
                                     .front_key_pem = o->front_key_pem,
@@ -82,6 +81,7 @@ int th_api_new(const struct th_api_opts *o, struct th_api **ret, struct th_err *
                                     .client_ca_pem = o->client_ca_pem,
                                     .metrics_api = o->metrics_api};
     a->aggr = th_aggr_new(&ag);
+    a->keeper = th_custom_keeper_new(a->store, a->client);
     *ret = a;
     return 0;
 }
@@ -92,8 +92,8 @@ void th_api_free(struct th_api *a)
         return;
     }
     th_event_expiry_free(a->event_expiry);
-    th_aggr_free(a->aggr);
     th_custom_keeper_free(a->keeper);
+    th_aggr_free(a->aggr);
     th_custom_registry_free(a->customs);
     th_client_free(a->client);
     th_authz_free(a->authz);

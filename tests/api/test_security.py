@@ -496,7 +496,7 @@ rules:
                          ("kubernetes-admin", 403, "Forbidden"))
         self.assertEqual((e["annotations"]["authorization.k8s.io/decision"], e["objectRef"]["apiGroup"]), ("forbid", "apps"))
         self.assertTrue(e["userAgent"].startswith("kubectl"))
-        events, conn = self.c.watch("/api/v1/configmaps?watch=1&timeoutSeconds=1")
+        events, conn = self.c.watch("/api/v1/namespaces/default/configmaps?watch=1&timeoutSeconds=1")
         self.assertEqual(list(events), [])
         conn.close()
         deadline = time.time() + 10
