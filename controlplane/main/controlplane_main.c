@@ -458,12 +458,6 @@ static int start(const struct config *c, struct th_cluster *k, struct th_cp_iden
                              .front_ca_pem = id->front_ca_cert,
                              .client_ca_pem = client_ca ? client_ca : id->ca_cert,
                              .metrics_api = !th_streq(c->controllers, "none")};
-                             .server_address = address,
-                             .front_cert_pem = id->front_cert,
-                             .front_key_pem = id->front_key,
-                             .front_ca_pem = id->front_ca_cert,
-                             .client_ca_pem = client_ca ? client_ca : id->ca_cert,
-                             .metrics_api = !th_streq(c->controllers, "none")};
     TH_TRY(th_api_new(&ao, &p->api, err));
     struct th_server_opts so = {.api = p->api,
                                 .listen_ip = ip,
