@@ -126,6 +126,10 @@ bool th_watch_cut(struct th_watch *w); /* it was cut off; th_watch_next will say
 int64_t th_watch_progress(struct th_watch *w);
 void th_watch_close(struct th_watch *w);
 
+/* Gives when what is being published has reached all watches: for one who was woken by one watch and
+ * looks at what another one keeps current. */
+void th_store_settle(struct th_store *s);
+
 /* Drops history at or below rv. */
 int th_store_compact(struct th_store *s, int64_t rv, struct th_err *err);
 int64_t th_store_compacted_rv(struct th_store *s);

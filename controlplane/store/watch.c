@@ -371,3 +371,9 @@ int64_t th_watch_progress(struct th_watch *w)
 {
     return w->progress;
 }
+
+void th_store_settle(struct th_store *s)
+{
+    pthread_mutex_lock(&s->hub.lock);
+    pthread_mutex_unlock(&s->hub.lock);
+}

@@ -300,6 +300,7 @@ static void *run(void *arg)
 {
     struct th_aggr_keeper *k = arg;
     for (;;) {
+        th_store_settle(k->a->api->store);
         drain_all(k);
         int64_t next = look(k);
         (void)pthread_mutex_lock(&k->lock);
