@@ -259,8 +259,9 @@ static void keep_member(struct th_json *obj, const struct th_json *old, const ch
     }
 }
 
-static void prepare_update(struct th_call *c, struct th_json *obj, const struct th_json *old)
+static void prepare_update(struct th_call *c, struct th_json *obj, const struct th_update *u)
 {
+    const struct th_json *old = u->old;
     th_meta_update(obj, old);
     bool main_endpoint = !c->sub;
     if (main_endpoint && has_status_sub(c->res) && !c->res->s.no_status_reset) {
@@ -272,7 +273,8 @@ static void prepare_update(struct th_call *c, struct th_json *obj, const struct 
     if (c->sub && c->res->s.prepare_status && th_streq(c->sub->name, "status")) {
         c->res->s.prepare_status(&c->ctx, obj, old);
     }
-    if (c->res->s.has_generation && spec_changed(obj, old, c->res->custom && !has_status_sub(c->res))) {
+    if (c->res->s.has_generation && !u->same_generation &&
+        spec_changed(obj, old, c->res->custom && !has_status_sub(c->res))) {
         th_json_path_set_int(obj, "metadata.generation",
                              th_json_path_int(old, "metadata.generation", 0) + 1);
     }
@@ -364,7 +366,7 @@ int th_object_update(struct th_call *c, const struct th_update *u, struct th_jso
     if (!u->applied) {
         track_fields(c, u->old, obj);
     }
-    prepare_update(c, obj, u->old);
+    prepare_update(c, obj, u);
     TH_TRY(validate(c, obj, u->old, err));
     TH_TRY(th_admit_validate(c, obj, u->old, err));
     if (c->res->s.allocate) {

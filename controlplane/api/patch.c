@@ -319,8 +319,12 @@ static int patch_once(struct th_call *c, const struct patch *p, struct th_obj *o
         const struct th_kind *whole = c->kind;
         c->kind = th_call_kind(c, c->sub->group, c->sub->version, c->sub->kind);
         int r = compute(c, p, live, &body, err);
+        const struct th_kind *part = c->kind;
         c->kind = whole;
         TH_TRY(r);
+        if (part) {
+            th_schema_default(part, body);
+        }
         return th_sub_write(c, old_obj, old, body, p->kind == TH_PATCH_APPLY, ret_retry, err);
     }
     struct th_json *o = NULL;

@@ -195,6 +195,7 @@ struct th_update {
     bool unconditional; /* the body named no revision */
     bool applied;       /* managedFields were made by apply */
     bool keep_fields;   /* leave managedFields alone (deletes) */
+    bool same_generation; /* what changes is not what the user wants of the object (binding) */
 };
 /* Takes obj. TH_R_CONFLICT with `*ret_retry` set when another write came between. */
 int th_object_update(struct th_call *c, const struct th_update *u, struct th_json *obj,

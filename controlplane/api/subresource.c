@@ -127,7 +127,7 @@ static int post_change(struct th_call *c, const struct th_json *body, struct th_
         TH_TRY(th_object_load(c->res, old_obj, &old, err));
         struct th_json *n = NULL;
         TH_TRY(c->sub->update(&c->ctx, old, body, &n, err));
-        struct th_update u = {.old_obj = old_obj, .old = old, .applied = true};
+        struct th_update u = {.old_obj = old_obj, .old = old, .applied = true, .same_generation = true};
         TH_AUTO(th_json) struct th_json *made = NULL;
         bool retry = false;
         int r = th_object_update(c, &u, n, &made, &retry, err);

@@ -255,6 +255,10 @@ class Resources(unittest.TestCase):
         spec = podspec()
         spec["containers"][0]["resources"] = {"requests": {"cpu": "1"}}
         pod = self.make(core + "/pods", {"metadata": {"name": "p"}, "spec": spec})
+        status, s = self.c.api("POST", core + "/pods/p/binding", {"target": {"kind": "Node", "name": "nowhere"}})
+        self.assertEqual(status, 201, s)
+        status, pod = self.c.api("GET", core + "/pods/p")
+        self.assertEqual((pod["spec"]["nodeName"], pod["metadata"]["generation"]), ("nowhere", 1))
         pod["spec"]["ephemeralContainers"] = [{"name": "e", "image": "i"}]
         status, now = self.c.api("PUT", core + "/pods/p/ephemeralcontainers", pod)
         self.assertEqual((status, [e["name"] for e in now["spec"]["ephemeralContainers"]]), (200, ["e"]), now)
@@ -262,8 +266,13 @@ class Resources(unittest.TestCase):
         status, s = self.c.api("PUT", core + "/pods/p/ephemeralcontainers", now)
         self.assertEqual((status, s["details"]["causes"][0]["message"]),
                          (422, 'Forbidden: existing ephemeral containers "e" may not be removed\n'))
-        resize = {"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "2"}}}]}}
         ct = {"Content-Type": "application/strategic-merge-patch+json"}
+        more = {"spec": {"ephemeralContainers": [{"name": "f", "image": "i"}]}}
+        status, now = self.c.api("PATCH", core + "/pods/p/ephemeralcontainers", more, headers=ct)
+        self.assertEqual((status, now["metadata"]["generation"]), (200, 3), now)
+        self.assertEqual({e["name"]: e["imagePullPolicy"] for e in now["spec"]["ephemeralContainers"]},
+                         {"e": "Always", "f": "Always"})
+        resize = {"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "2"}}}]}}
         status, now = self.c.api("PATCH", core + "/pods/p/resize", resize, headers=ct)
         self.assertEqual((status, now["spec"]["containers"][0]["resources"]), (200, {"requests": {"cpu": "2"}}), now)
         resize["spec"]["containers"][0]["resources"]["requests"] = {"cpu": None}

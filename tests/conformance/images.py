@@ -26,13 +26,13 @@ import sys
 import tarfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-KUBE, STAGING, ETCD, SAMPLE = "v1.36.3", "v0.36.3", "v3.6.8", "v0.33.7"
+KUBE, STAGING, ETCD, SAMPLE = "v1.36.3", "v0.36.3", "v3.6.8", "v0.36.3"
 GO = "1.26.0"
 E2E = "registry.k8s.io/e2e-test-images/"
-TOOLS = ("bash bind9-dnsutils curl netcat-openbsd iproute2 iperf libc-bin util-linux hostname").split()
+TOOLS = ("bind9-dnsutils curl netcat-openbsd iproute2 iperf libc-bin util-linux hostname").split()
 # What comes along as a dependency and is never used: configuration machinery, package tools.
 NOT = set("base-files cdebconf debconf debianutils dpkg gawk gcc-12-base install-info libdebian-installer4 "
-          "libelogind0 libicu72 libmpfr6 libnewt0.52 libsigsegv2 libslang2 libstdc++6 libtextwrap1 libxml2 "
+          "libelogind0 libmpfr6 libnewt0.52 libsigsegv2 libslang2 libtextwrap1 "
           "lsb-base mawk original-awk perl perl-base readline-common sysvinit-utils tar".split())
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -70,11 +70,8 @@ def kube_module(go, work):
         f.write("require k8s.io/kubernetes %s\n" % KUBE)
         for m in sorted(mods):
             f.write("replace %s => %s %s\n" % (m, m, STAGING))
-    with open(d + "/main.go", "w") as f:
-        f.write('package main\n\nimport (\n')
-        for p in ("test/e2e", "test/images/agnhost/netexec", "test/images/resource-consumer/common"):
-            f.write('\t_ "k8s.io/kubernetes/%s"\n' % p)
-        f.write(")\n\nfunc main() {}\n")
+        for pkg in Programs.KUBE.values():
+            f.write("tool k8s.io/kubernetes/%s\n" % pkg)
     run(go, "mod", "tidy", cwd=d, stderr=subprocess.DEVNULL)
     return d
 
@@ -83,9 +80,7 @@ def plain_module(go, work, name, module, version):
     d = "%s/%s" % (work, name)
     os.makedirs(d, exist_ok=True)
     with open(d + "/go.mod", "w") as f:
-        f.write("module conformance\n\ngo %s\n\nrequire %s %s\n" % (GO, module, version))
-    with open(d + "/main.go", "w") as f:
-        f.write('//go:build tools\n\npackage main\n\nimport _ "%s"\n\nfunc main() {}\n' % module)
+        f.write("module conformance\n\ngo %s\n\nrequire %s %s\n\ntool %s\n" % (GO, module, version, module))
     run(go, "mod", "tidy", cwd=d, stderr=subprocess.DEVNULL)
     return d
 
@@ -235,8 +230,10 @@ class Layer:
         return self.buf.getvalue()
 
 
-def busybox_layer():
-    """busybox under every name it knows, accounts, the folders every image has."""
+def busybox_layer(work):
+    """busybox under every name it knows, accounts, the folders every image has. /bin/sh is busybox's. A
+    plain "sh" is bash: the shell in Debian's busybox hands on no variables whose names a shell cannot
+    use, as the one in upstream's image does."""
     box = shutil.which("busybox") or sys.exit("busybox-static is not installed")
     la = Layer()
     for d in ("usr", "usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "usr/local", "usr/local/bin", "etc", "home",
@@ -250,6 +247,8 @@ def busybox_layer():
     la.link("var/run", "/run")
     la.dir("run")
     la.file("usr/bin/busybox", box, 0o755)
+    la.file("usr/bin/bash", unpack(work, "shell", ["bash-static"]) + "/bin/bash-static", 0o755)
+    la.link("usr/local/bin/sh", "/usr/bin/bash")
     for n in out(box, "--list").split():
         if n != "busybox":
             la.link("usr/bin/" + n, "busybox")
@@ -350,7 +349,7 @@ def build(work, only, path):
 
     def want(n):
         return not only or n in only
-    base = busybox_layer()
+    base = busybox_layer(work)
     tools = debian_layer(work, "tools", TOOLS, [("usr/bin/nc", "nc.openbsd"), ("usr/local/bin/iperf", "/usr/bin/iperf")])
 
     la = Layer()

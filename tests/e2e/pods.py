@@ -2,16 +2,18 @@
 """What pods do on a node, with real containers: pods.py THIMBLE [-k CASE]... [options of thimble start]
 
 Walks through the life of pods (phases, conditions, events, restarts, probes, hooks, termination), what
-containers are given (pods_config.py), what they find in their volumes (pods_storage.py) and how clients reach into them (pods_streams.py). The pods run
-offline images only. Needs root for the host driver, Go and busybox; says so and exits with 77 without
-them. TH_KEEP=1 leaves the cluster after a failure and prints how to reach it; TH_PATIENCE multiplies all
-limits (a machine under TCG wants 5)."""
+containers are given (pods_config.py), what they find in their volumes (pods_storage.py), how what they
+may use changes while they run (pods_resize.py) and how clients reach into them (pods_streams.py). The
+pods run offline images only. Needs root for the host driver, Go and busybox; says so and exits with 77
+without them. TH_KEEP=1 leaves the cluster after a failure and prints how to reach it; TH_PATIENCE
+multiplies all limits (a machine under TCG wants 5)."""
 import os
 import shutil
 import sys
 import time
 
 import pods_config
+import pods_resize
 import pods_storage
 import pods_streams
 from lab import Failure, Lab, condition, has, run_cases, same, state_of, status_of
@@ -396,7 +398,7 @@ def main(argv):
             thimble = a
         else:
             options.append(a)
-    cases = CASES + pods_config.CASES + pods_storage.CASES + pods_streams.CASES
+    cases = CASES + pods_config.CASES + pods_storage.CASES + pods_resize.CASES + pods_streams.CASES
     if names:
         cases = [c for c in cases if c.__name__ in names]
     if "host" in options and os.geteuid() != 0:

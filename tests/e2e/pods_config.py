@@ -246,6 +246,7 @@ def termination_message(lab):
     pod("tm-file", "echo said >/dev/termination-log; exit 1")
     pod("tm-path", "echo elsewhere >/tmp/msg", terminationMessagePath="/tmp/msg")
     pod("tm-log", "echo one; echo two >&2; exit 1", terminationMessagePolicy="FallbackToLogsOnError")
+    pod("tm-open", "printf open; exit 1", terminationMessagePolicy="FallbackToLogsOnError")
     pod("tm-ok", "echo one", terminationMessagePolicy="FallbackToLogsOnError")
     pod("tm-long", "yes x | head -c 9000 >/dev/termination-log")
     pod("tm-many", "yes 0123456789012345678901234567890123456789 | head -n 200; exit 1",
@@ -256,6 +257,7 @@ def termination_message(lab):
     same(message("tm-file"), "said\n")
     same(message("tm-path"), "elsewhere\n")
     same(message("tm-log"), "one\ntwo\n")
+    same(message("tm-open"), "open")
     same(message("tm-ok"), None)
     same(len(message("tm-long")), 4096)
     same(len(message("tm-many")), 2048)

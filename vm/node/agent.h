@@ -54,6 +54,7 @@ struct inst {
     int64_t uid, gid;
     struct th_json *gids;   /* supplementary groups, an array */
     char *stop_signal; /* of the image, or NULL */
+    struct th_json *resources; /* what its control group is made from; NULL: not known */
     bool oom;
     bool hook_started, hook_done; /* postStart */
 };
@@ -69,6 +70,7 @@ struct ctr {
     char *name;
     enum ctr_kind kind;
     struct th_json *spec; /* borrowed from pod->obj */
+    struct th_json *wanted; /* resources that are not granted yet, or NULL (resize.c) */
     struct inst cur, last;
     int restarts;
     int64_t backoff_ms;      /* next wait; 0 before the first failure */
@@ -86,7 +88,7 @@ struct ctr {
     int64_t stop_kill_at;    /* mono ms: SIGKILL */
     bool prestop_running;
     char *stop_reason;       /* event message, "Container x failed liveness probe, ..." or NULL */
-    bool restart_after_stop; /* killed by a probe: restarted whatever the exit code */
+    bool restart_after_stop; /* stopped by us to be started again, whatever policy and exit code say */
     /* probes */
     struct prober *probers[PROBE_KINDS_];
     bool started, ready;
@@ -112,6 +114,8 @@ struct pod_view {
     char *cgroup;
     int64_t priority;
     uint64_t memory_request_b, disk_request_b;
+    int64_t cpu_request_m;
+    bool resize_pending;
 };
 
 struct pod {
@@ -159,6 +163,10 @@ struct pod {
     int64_t push_retry_at;
     int push_failures;
     bool saved;           /* pod.json holds obj */
+    struct th_json *allocated; /* container -> resources that the node has granted (resize.c) */
+    struct th_json *resize_pending, *resize_progress; /* {reason, message, observedGeneration} or NULL */
+    bool fresh_obj;       /* the allocation is not laid over obj yet */
+    bool freed;           /* something was given back that others may wait for */
     int64_t storage_check_at;
 };
 
@@ -265,6 +273,9 @@ int rt_create(struct agent *a, const struct rt_create *o, pid_t *ret_pid, struct
 /* Is the conmon of this container there (it makes and watches it)? */
 bool rt_conmon_alive(const char *bundle, const char *id);
 int rt_start(struct agent *a, const char *id, struct th_err *err);
+/* Changes the limits of a running container; resources as in config.json. */
+int rt_update(struct agent *a, const char *id, const char *bundle, const struct th_json *resources,
+              struct th_err *err);
 int rt_kill(struct agent *a, const char *id, const char *sig, bool all, struct th_err *err);
 int rt_delete(struct agent *a, const char *id, struct th_err *err);
 /* "created", "running", "stopped", or "" when crun does not know it. */
@@ -336,6 +347,8 @@ struct th_json *oci_seccomp_default(void); /* seccomp.c */
 int cg_detect(struct agent *a, struct th_err *err);
 char *cg_pod_path(const struct pod *p);                    /* "/kubepods/burstable/pod<uid>" */
 int cg_pod_create(struct pod *p, struct th_err *err);
+/* Sets the limits of the pod's group: only those that grow, or only those that shrink. */
+void cg_pod_limits(struct pod *p, bool grow);
 void cg_pod_remove(struct pod *p);
 struct th_json *cg_resources(const struct pod *p, const struct ctr *c); /* OCI linux.resources */
 int64_t cg_oom_adj(const struct pod *p, const struct ctr *c, int64_t capacity_b);
@@ -355,6 +368,16 @@ struct cg_node {
     uint64_t cpu_ns, memory_b, available_b, working_set_b;
 };
 void cg_node_usage(struct cg_node *ret); /* of the whole machine */
+
+/* ---- resize.c: resources of pods that run ---- */
+/* Lays what the node has granted over a new object; what differs waits in ctr.wanted. */
+void resize_take(struct pod *p);
+/* Grants what is wanted if it fits, and changes running containers to what is granted. */
+void resize_step(struct pod *p);
+void resize_retry_others(struct agent *a); /* resources were given back */
+bool resources_same(const struct th_json *a, const struct th_json *b); /* CPU and memory */
+/* NULL when the pod's requests fit beside the other pods; else upstream's message, the caller frees. */
+char *node_fit(struct pod *p);
 
 /* ---- stats.c ---- */
 struct th_json *stats_summary(struct agent *a);                  /* /stats/summary */
@@ -453,6 +476,7 @@ int node_status_start(struct agent *a, struct th_err *err);
 void node_status_stop(struct agent *a);
 void node_status_poke(void); /* something in it has changed */
 int64_t node_memory_b(void);
+int64_t node_allocatable_memory_b(void);
 int64_t node_cpus(void);
 
 /* ---- server.c ---- */

@@ -142,10 +142,16 @@ static int64_t pod_sum(const struct pod *p, const char *which, const char *res, 
             peak = v + sidecars;
         }
     }
-    if (missing) {
+    bool cpu = th_streq(res, "cpu");
+    struct th_json *whole = th_json_path(p->obj, "spec.resources");
+    struct th_json *q = th_json_get(th_json_get(whole, which), res);
+    if (missing && !q) {
         return -1;
     }
-    return apps + sidecars > peak ? apps + sidecars : peak;
+    int64_t v = apps + sidecars > peak ? apps + sidecars : peak;
+    v = !q ? v : cpu ? quantity_milli(q, 0) : quantity_value(q, 0);
+    struct th_json *more = th_json_get(th_json_path(p->obj, "spec.overhead"), res);
+    return v + (cpu ? quantity_milli(more, 0) : quantity_value(more, 0));
 }
 
 int64_t pod_request(const struct pod *p, const char *resource)
@@ -217,17 +223,52 @@ int cg_pod_create(struct pod *p, struct th_err *err)
     TH_TRY(v2_make(a, path, false, err));
     th_autofree char *dir = th_xasprintf("%s%s", a->cg.mount, path);
     cg_write(dir, "pids.max", "%s", pids);
-    cg_write(dir, "cpu.weight", "%lld",
-             (long long)weight_of(shares_of(pod_sum(p, "requests", "cpu", false))));
-    int64_t cpu = pod_sum(p, "limits", "cpu", true);
-    if (cpu > 0) {
-        cg_write(dir, "cpu.max", "%lld %d", (long long)quota_of(cpu), PERIOD_US);
+    cg_pod_limits(p, true);
+    cg_pod_limits(p, false);
+    return 0;
+}
+
+/* The number a limit file begins with; INT64_MAX for "max". */
+static int64_t limit_now(const char *dir, const char *file)
+{
+    th_autofree char *path = th_path_join(dir, file);
+    th_autobuf struct th_buf b = TH_BUF_INIT;
+    if (th_io_read_file(path, 4096, &b, NULL) < 0 || th_startswith(th_buf_cstr(&b), "max")) {
+        return INT64_MAX;
+    }
+    return strtoll(th_buf_cstr(&b), NULL, 10);
+}
+
+void cg_pod_limits(struct pod *p, bool grow)
+{
+    if (p->a->cg.version != CG_V2) {
+        return; /* the pod's level has no limits there */
+    }
+    th_autofree char *path = cg_pod_path(p);
+    th_autofree char *dir = th_xasprintf("%s%s", p->a->cg.mount, path);
+    if (grow) {
+        cg_write(dir, "cpu.weight", "%lld",
+                 (long long)weight_of(shares_of(pod_sum(p, "requests", "cpu", false))));
+    }
+    int64_t cpu = pod_sum(p, "limits", "cpu", true), now = limit_now(dir, "cpu.max");
+    int64_t want = cpu > 0 ? quota_of(cpu) : INT64_MAX;
+    if (want != now && (want > now) == grow) {
+        if (cpu > 0) {
+            cg_write(dir, "cpu.max", "%lld %d", (long long)want, PERIOD_US);
+        } else {
+            cg_write(dir, "cpu.max", "max %d", PERIOD_US);
+        }
     }
     int64_t mem = pod_sum(p, "limits", "memory", true);
-    if (mem > 0) {
-        cg_write(dir, "memory.max", "%lld", (long long)mem);
+    want = mem > 0 ? mem : INT64_MAX;
+    now = limit_now(dir, "memory.max");
+    if (want != now && (want > now) == grow) {
+        if (mem > 0) {
+            cg_write(dir, "memory.max", "%lld", (long long)mem);
+        } else {
+            cg_write(dir, "memory.max", "max");
+        }
     }
-    return 0;
 }
 
 static const char *const V1_CONTROLLERS[] = {"cpu",     "cpuacct", "cpuset", "memory", "devices",

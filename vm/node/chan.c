@@ -3,7 +3,9 @@
  * WebSocket: messages are binary, the first byte is the channel: 0 stdin, 1 stdout, 2 stderr, 3
  * error (a Status as JSON at the end), 4 resize ({"Width","Height"}); in v5 also 255, whose second
  * byte names a channel the client has closed, which is how stdin ends. v4 has no such message:
- * there stdin is open until the connection ends.
+ * there stdin is open until the connection ends. The first version ("channel.k8s.io", or no name at all)
+ * says a failure in words. With base64.channel.k8s.io (v1) and v4.base64.channel.k8s.io messages are text:
+ * the channel as a digit, then the bytes in base64.
  *
  * SPDY (kubectl before 1.29, client-go's SPDY executor): one stream per channel, opened by the
  * client with the header streamtype; what is wanted is known from the query, so the session waits
@@ -11,6 +13,7 @@
  * Status; v1 to v3 say a failure in words, and v1 and v2 know no resize. */
 #include "vm/node/chan.h"
 #include "base/clock.h"
+#include "base/encode.h"
 
 #include <poll.h>
 
@@ -21,21 +24,23 @@ static const char *const TYPES[] = {"stdin", "stdout", "stderr", "error", "resiz
 
 const char *chans_choose(const char *offered, bool spdy)
 {
-    static const char *const ours[] = {"v5.channel.k8s.io", "v4.channel.k8s.io",
-                                       "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"};
+    static const char *const ours[] = {"v5.channel.k8s.io", "v4.channel.k8s.io", "v3.channel.k8s.io",
+                                       "v2.channel.k8s.io", "channel.k8s.io"};
     th_autostrv struct th_strv l = TH_STRV_INIT;
     th_strv_split(&l, offered ? offered : "", ',');
-    for (size_t k = spdy ? 1 : 0; k < (spdy ? TH_ARRAY_LEN(ours) : 2); k++) {
-        for (size_t i = 0; i < l.n; i++) {
+    static const char *const ws[] = {"v5.channel.k8s.io", "v4.channel.k8s.io", "v4.base64.channel.k8s.io",
+                                     "channel.k8s.io", "base64.channel.k8s.io"};
+    const char *const *known = spdy ? ours : ws;
+    for (size_t k = 0; k < TH_ARRAY_LEN(ours); k++) {
+        for (size_t i = 0; i < l.n && !(spdy && k == 0); i++) { /* v5 is WebSocket's only */
             const char *w = l.v[i] + strspn(l.v[i], " ");
             size_t n = strcspn(w, " ");
-            if (n == strlen(ours[k]) && strncmp(w, ours[k], n) == 0) {
-                return ours[k];
+            if (n == strlen(known[k]) && strncmp(w, known[k], n) == 0) {
+                return known[k];
             }
         }
     }
-    return spdy && (!offered || !*offered) ? ""
-                                           : NULL; /* SPDY without a version is the first one */
+    return !offered || !*offered ? "" : NULL; /* without a name it is the first version */
 }
 
 void chans_init(struct chans *c, int fd, const void *extra, size_t extra_n, bool spdy,
@@ -44,6 +49,7 @@ void chans_init(struct chans *c, int fd, const void *extra, size_t extra_n, bool
     memset(c, 0, sizeof(*c));
     c->spdy_on = spdy;
     c->version = proto[0] == 'v' ? proto[1] - '0' : 1;
+    c->base64 = strstr(proto, "base64") != NULL;
     if (spdy) {
         ws_init_bare(&c->ws, fd, extra, extra_n);
         spdy_init(&c->spdy);
@@ -127,6 +133,22 @@ bool chans_fill(struct chans *c)
     return !c->gone;
 }
 
+/* "1aGVsbG8=" becomes the byte 1 and "hello". */
+static bool from_base64(struct th_buf *m)
+{
+    th_autobuf struct th_buf out = TH_BUF_INIT;
+    if (m->n == 0 || m->p[0] < '0' || m->p[0] > '9') {
+        return false;
+    }
+    th_buf_putc(&out, (char)(m->p[0] - '0'));
+    if (th_b64_decode(m->p + 1, m->n - 1, &out, NULL) < 0) {
+        return false;
+    }
+    th_buf_clear(m);
+    th_buf_add(m, out.p, out.n);
+    return true;
+}
+
 static bool take(struct chans *c, unsigned expected, chans_fn *fn, void *arg)
 {
     th_autobuf struct th_buf m = TH_BUF_INIT;
@@ -135,6 +157,9 @@ static bool take(struct chans *c, unsigned expected, chans_fn *fn, void *arg)
         if (c->spdy_on) {
             spdy_feed(&c->spdy, m.p, m.n);
             continue;
+        }
+        if (c->base64 && !from_base64(&m)) {
+            continue; /* as upstream: what cannot be read is dropped */
         }
         unsigned char ch = m.n ? (unsigned char)m.p[0] : CH_CLOSE;
         if (ch < CH_COUNT_) {
@@ -202,6 +227,12 @@ bool chans_send(struct chans *c, enum chan ch, const void *p, size_t n)
 {
     if (c->spdy_on) {
         return n == 0 || spdy_send(c, ch, false, p, n);
+    }
+    if (c->base64) {
+        char digit = (char)('0' + (int)ch);
+        th_autobuf struct th_buf text = TH_BUF_INIT;
+        th_b64_encode(p, n, &text);
+        return ws_send(&c->ws, WS_TEXT, &digit, 1, text.p, text.n);
     }
     unsigned char head = (unsigned char)ch;
     return ws_send(&c->ws, WS_BINARY, &head, 1, p, n);

@@ -14,6 +14,7 @@ struct chans {
     int version; /* N of vN.channel.k8s.io */
     struct spdy spdy;
     uint32_t ids[CH_COUNT_]; /* SPDY's streams; 0: none */
+    bool base64;             /* messages are text: a digit for the channel, then base64 */
     bool gone;               /* the client has left */
 };
 /* What came: bytes of a channel, or its end (p NULL). */

@@ -227,6 +227,8 @@ static int inst_prepare(struct pod *p, struct ctr *c, const struct th_image *img
     if (img->config.stop_signal && *img->config.stop_signal) {
         i->stop_signal = th_xstrdup(img->config.stop_signal);
     }
+    const struct th_json *resources = th_json_get(c->spec, "resources");
+    i->resources = resources ? th_json_dup(resources) : th_json_object();
     i->created_ms = th_now_ms();
     th_autofree char *logs = th_path_joinf(p->a->o.log_dir, "%s_%s_%s/%s", p->ns, p->name, p->uid, c->name);
     i->log_path = th_path_joinf(logs, "%d.log", i->attempt);

@@ -148,7 +148,7 @@ int env_resource(struct pod *p, const struct th_json *ref, const char *def_ctr, 
     } else if (th_streq(which, "limits") && th_streq(what, "cpu")) {
         v.nano = (__int128)node_cpus() * 1000000000;
     } else if (th_streq(which, "limits") && th_streq(what, "memory")) {
-        v.nano = (__int128)node_memory_b() * 1000000000;
+        v.nano = (__int128)node_allocatable_memory_b() * 1000000000;
     }
     struct th_quantity div = {.nano = 1000000000};
     const char *d = th_json_path_str(ref, "divisor");

@@ -38,6 +38,12 @@ int64_t node_memory_b(void)
     return sysinfo(&s) == 0 ? (int64_t)s.totalram * s.mem_unit : 0;
 }
 
+int64_t node_allocatable_memory_b(void)
+{
+    int64_t mem = node_memory_b();
+    return mem < 4 * EVICTION_MEMORY_B ? mem : mem - EVICTION_MEMORY_B;
+}
+
 int64_t node_cpus(void)
 {
     long n = sysconf(_SC_NPROCESSORS_ONLN);
@@ -111,7 +117,6 @@ static void set_resources(struct agent *a, struct th_json *status)
 {
     struct statvfs v;
     int64_t disk = statvfs(a->o.data, &v) == 0 ? (int64_t)v.f_blocks * (int64_t)v.f_frsize : 0;
-    int64_t mem = node_memory_b();
     for (int k = 0; k < 2; k++) {
         struct th_json *r = th_json_object();
         th_json_set(r, "cpu", th_json_stringf("%lld", (long long)node_cpus()));
@@ -122,7 +127,7 @@ static void set_resources(struct agent *a, struct th_json *status)
         }
         th_json_set_str(r, "hugepages-1Gi", "0");
         th_json_set_str(r, "hugepages-2Mi", "0");
-        int64_t m = k == 0 || mem < 4 * EVICTION_MEMORY_B ? mem : mem - EVICTION_MEMORY_B;
+        int64_t m = k == 0 ? node_memory_b() : node_allocatable_memory_b();
         th_json_set(r, "memory", th_json_stringf("%lldKi", (long long)m / 1024));
         th_json_set(r, "pods", th_json_stringf("%lld", (long long)a->o.max_pods));
         th_json_set(status, k == 0 ? "capacity" : "allocatable", r);

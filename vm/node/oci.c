@@ -287,7 +287,6 @@ static struct th_json *make_mounts(const struct oci_in *in)
 {
     struct th_json *m = th_json_array();
     bool priv = ctr_privileged(in->c);
-    bool v2 = in->p->a->cg.version == CG_V2;
     mount_add(m, "/proc", "proc", "proc", "nosuid,noexec,nodev");
     mount_add(m, "/dev", "tmpfs", "tmpfs", "nosuid,strictatime,mode=755,size=65536k");
     mount_add(m, "/dev/pts", "devpts", "devpts",
@@ -298,10 +297,8 @@ static struct th_json *make_mounts(const struct oci_in *in)
         mount_add(m, "/sys", "bind", "/sys", priv ? "rbind,rw" : "rbind,nosuid,noexec,nodev,ro");
     } else {
         mount_add(m, "/sys", "sysfs", "sysfs", priv ? "nosuid,noexec,nodev,rw" : "nosuid,noexec,nodev,ro");
-        if (v2) {
-            mount_add(m, "/sys/fs/cgroup", "cgroup", "cgroup",
-                      priv ? "nosuid,noexec,nodev,relatime,rw" : "nosuid,noexec,nodev,relatime,ro");
-        }
+        mount_add(m, "/sys/fs/cgroup", "cgroup", "cgroup",
+                  priv ? "nosuid,noexec,nodev,relatime,rw" : "nosuid,noexec,nodev,relatime,ro");
     }
     if (!mounted_by_volume(in, "/dev/shm")) {
         if (th_json_path_bool(in->p->obj, "spec.hostIPC", false)) {

@@ -76,6 +76,7 @@ static void ctr_free_contents(struct ctr *c)
     probes_stop(c);
     inst_done(&c->cur);
     inst_done(&c->last);
+    th_json_unref(c->wanted);
     free(c->name);
     free(c->wait_reason);
     free(c->wait_message);
@@ -91,6 +92,9 @@ void pod_free_contents(struct pod *p)
     free(p->ctrs);
     th_json_unref(p->obj);
     th_json_unref(p->status);
+    th_json_unref(p->allocated);
+    th_json_unref(p->resize_pending);
+    th_json_unref(p->resize_progress);
     free(p->end_reason);
     free(p->end_message);
     free(p->ip);
@@ -190,6 +194,7 @@ static bool take_inbox(struct pod *p, bool *ret_gone)
             p->obj = th_steal(&o);
             take_ctrs(p);
             p->saved = false;
+            p->fresh_obj = true;
             if (p->volumes_refresh_at) { /* what the volumes show may have changed with it */
                 p->volumes_refresh_at = th_mono_ms();
             }
@@ -238,6 +243,9 @@ static void pod_first_look(struct pod *p)
 
 bool pod_restartable(const struct pod *p, const struct ctr *c, int exit_code)
 {
+    if (c->restart_after_stop) {
+        return true;
+    }
     if (c->kind == CTR_SIDECAR || c->kind == CTR_EPHEMERAL) {
         return c->kind == CTR_SIDECAR;
     }
@@ -263,6 +271,7 @@ static void forget_instance(struct pod *p, struct ctr *c)
     memset(&c->cur, 0, sizeof(c->cur));
     c->stop = STOP_NONE;
     c->prestop_running = false;
+    c->restart_after_stop = false;
     c->started = c->ready = false;
 }
 
@@ -667,6 +676,7 @@ static void finish_deletion(struct pod *p, bool gone)
     }
     p->finished = true;
     agent_pod_forget(p->a, p);
+    resize_retry_others(p->a);
 }
 
 static void end_by_agent(struct pod *p, const char *reason, const char *message)
@@ -689,6 +699,31 @@ static void check_admission(struct pod *p)
     }
     if (wanted && !p->end_reason && !th_io_exists("/sys/kernel/security/apparmor")) {
         end_by_agent(p, "AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host");
+    }
+}
+
+/* The first look at a pod that nobody granted anything yet: is there room for it? The scheduler has seen
+ * to that, but a pod may come with its nodeName written in. */
+static void check_room(struct pod *p)
+{
+    if (p->allocated || p->is_static || p->end_reason || p->ip ||
+        th_json_path_int(p->obj, "spec.priority", 0) >= CRITICAL_PRIORITY) {
+        return;
+    }
+    th_autofree char *why = node_fit(p);
+    if (why) {
+        bool cpu = strstr(why, "resource: cpu,") != NULL;
+        th_autofree char *message = th_xasprintf("Pod was rejected: %s", why);
+        end_by_agent(p, cpu ? "OutOfcpu" : "OutOfmemory", message);
+    }
+}
+
+static void take_allocation(struct pod *p)
+{
+    if (p->fresh_obj) {
+        p->fresh_obj = false;
+        check_room(p);
+        resize_take(p);
     }
 }
 
@@ -736,7 +771,11 @@ void pod_sync(struct pod *p)
     }
     pod_first_look(p);
     (void)poll_all(p);
-    if (gone || th_json_path_str(p->obj, "metadata.deletionTimestamp")) {
+    bool deleted = gone || th_json_path_str(p->obj, "metadata.deletionTimestamp");
+    if (!deleted && !p->rejected) {
+        take_allocation(p);
+    }
+    if (deleted) {
         p->terminating = true;
         if (!p->saved && !p->rejected) {
             save(p);
@@ -762,16 +801,28 @@ void pod_sync(struct pod *p)
             teardown(p);
         }
         status_publish(p);
+        if (p->torn_down && !p->freed) {
+            p->freed = true;
+            resize_retry_others(p->a);
+        }
         return;
     }
     if (ensure_volumes(p) && ensure_sandbox(p)) {
         if (p->status == NULL) {
             status_publish(p); /* ContainerCreating is seen before a slow image is unpacked */
         }
+        resize_step(p);
         run_containers(p);
         if (poll_all(p)) { /* a short-lived one has ended by now */
             agent_kick(p->a, p->uid);
         }
+        if (!p->saved) {
+            save(p);
+        }
     }
     status_publish(p);
+    if (p->freed) {
+        p->freed = false;
+        resize_retry_others(p->a);
+    }
 }

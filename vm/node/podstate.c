@@ -58,6 +58,9 @@ int inst_save(const struct inst *i, struct th_err *err)
     th_json_set_int(o, "gid", i->gid);
     th_json_set(o, "gids", th_json_dup(i->gids));
     th_json_set_str(o, "stopSignal", i->stop_signal);
+    if (i->resources) {
+        th_json_set(o, "resources", th_json_dup(i->resources));
+    }
     th_json_set_bool(o, "exited", i->state == I_EXITED);
     th_json_set_bool(o, "hookStarted", i->hook_started);
     th_json_set_bool(o, "hookDone", i->hook_done);
@@ -95,6 +98,7 @@ int inst_load(const char *dir, struct inst *ret, struct th_err *err)
         .gid = th_json_path_int(o, "gid", 0),
         .gids = th_json_dup(th_json_get(o, "gids")),
         .stop_signal = dup_str(o, "stopSignal"),
+        .resources = th_json_dup(th_json_get(o, "resources")),
         .hook_started = th_json_path_bool(o, "hookStarted", false),
         /* a hook that was under way when the agent ended is not run again */
         .hook_done = th_json_path_bool(o, "hookDone", false) || th_json_path_bool(o, "hookStarted", false),
@@ -117,6 +121,7 @@ void inst_done(struct inst *i)
     free(i->message);
     free(i->stop_signal);
     th_json_unref(i->gids);
+    th_json_unref(i->resources);
     memset(i, 0, sizeof(*i));
 }
 
@@ -143,14 +148,15 @@ static char *termination_message(struct pod *p, const struct ctr *c, const struc
     th_strv_split(&lines, th_buf_cstr(&b), '\n');
     th_autobuf struct th_buf out = TH_BUF_INIT;
     for (size_t k = lines.n > 81 ? lines.n - 81 : 0; k < lines.n; k++) {
-        const char *l = lines.v[k];
+        const char *l = lines.v[k], *tag = NULL;
         for (int sp = 0; sp < 3 && l; sp++) {
+            tag = l;
             l = strchr(l, ' ');
             l = l ? l + 1 : NULL;
         }
         if (l) {
             th_buf_puts(&out, l);
-            th_buf_putc(&out, '\n');
+            th_buf_puts(&out, *tag == 'P' ? "" : "\n"); /* P: a line that goes on, or never ended */
         }
     }
     if (out.n > 2048) {
@@ -244,6 +250,12 @@ int pod_save(struct pod *p, struct th_err *err)
     th_json_set_str(o, "endReason", p->end_reason);
     th_json_set_str(o, "endMessage", p->end_message);
     th_json_set_bool(o, "initDone", p->init_done);
+    if (p->allocated) {
+        th_json_set(o, "allocated", th_json_dup(p->allocated));
+    }
+    if (p->resize_progress) {
+        th_json_set(o, "resizeProgress", th_json_dup(p->resize_progress));
+    }
     struct th_json *cs = th_json_path_object(o, "containers");
     for (size_t k = 0; k < p->n_ctrs; k++) {
         struct th_json *c = th_json_object();
@@ -312,6 +324,8 @@ int pod_load(struct pod *p, struct th_err *err)
     p->end_reason = dup_str(o, "endReason");
     p->end_message = dup_str(o, "endMessage");
     p->init_done = th_json_path_bool(o, "initDone", false);
+    p->allocated = th_json_dup(th_json_get(o, "allocated"));
+    p->resize_progress = th_json_dup(th_json_get(o, "resizeProgress"));
     struct th_json *cs = th_json_get(o, "containers");
     for (size_t k = 0; k < p->n_ctrs; k++) {
         struct ctr *c = &p->ctrs[k];

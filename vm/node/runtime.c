@@ -208,6 +208,18 @@ int rt_start(struct agent *a, const char *id, struct th_err *err)
     return crun_run(a, (const char *[]){"start", id, NULL}, NULL, err);
 }
 
+int rt_update(struct agent *a, const char *id, const char *bundle, const struct th_json *resources,
+              struct th_err *err)
+{
+    th_autofree char *path = th_path_join(bundle, "update.json");
+    th_autobuf struct th_buf b = TH_BUF_INIT;
+    th_json_dump(resources, &b);
+    TH_TRY(th_io_write_file(path, b.p, b.n, 0600, err));
+    int r = crun_run(a, (const char *[]){"update", "--resources", path, id, NULL}, NULL, err);
+    (void)unlink(path);
+    return r;
+}
+
 int rt_kill(struct agent *a, const char *id, const char *sig, bool all, struct th_err *err)
 {
     if (all) {

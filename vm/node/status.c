@@ -65,10 +65,11 @@ static bool shown_waiting(const struct ctr *c)
 
 static void add_resources(struct th_json *o, const struct ctr *c)
 {
-    struct th_json *r = th_json_get(c->spec, "resources");
+    const struct th_json *r = th_json_get(c->spec, "resources");
     if (th_json_len(th_json_get(r, "requests")) > 0) {
         th_json_set(o, "allocatedResources", th_json_dup(th_json_get(r, "requests")));
     }
+    r = c->cur.resources ? c->cur.resources : r;
     struct th_json *copy = th_json_object();
     static const char *const keys[] = {"limits", "requests"};
     for (size_t i = 0; i < 2; i++) {
@@ -256,6 +257,17 @@ static void add_condition(struct pod *p, struct th_json *list, const char *type,
     th_json_append(list, c);
 }
 
+static void add_resize(struct pod *p, struct th_json *list, const char *type, const struct th_json *what)
+{
+    if (!what) {
+        return;
+    }
+    const char *reason = th_json_path_str(what, "reason");
+    add_condition(p, list, type, true, reason && *reason ? reason : NULL, th_json_path_str(what, "message"));
+    th_json_set_int(th_json_at(list, th_json_len(list) - 1), "observedGeneration",
+                    th_json_path_int(what, "observedGeneration", 0));
+}
+
 static void unready_text(struct pod *p, bool init, char *buf, size_t cap)
 {
     th_autobuf struct th_buf b = TH_BUF_INIT;
@@ -299,7 +311,8 @@ static bool gates_ready(struct pod *p, struct th_buf *message)
 static bool own_condition(const char *type)
 {
     static const char *const own[] = {"PodReadyToStartContainers", "Initialized", "Ready",
-                                      "ContainersReady", "PodScheduled"};
+                                      "ContainersReady", "PodScheduled", "PodResizePending",
+                                      "PodResizeInProgress"};
     for (size_t i = 0; i < TH_ARRAY_LEN(own); i++) {
         if (th_streq(own[i], type)) {
             return true;
@@ -341,6 +354,8 @@ static struct th_json *conditions(struct pod *p, const char *phase)
     } else {
         add_condition(p, l, "PodScheduled", true, NULL, NULL);
     }
+    add_resize(p, l, "PodResizePending", p->resize_pending);
+    add_resize(p, l, "PodResizeInProgress", p->resize_progress);
     if (th_streq(p->end_reason, "Evicted")) {
         add_condition(p, l, "DisruptionTarget", true, "TerminationByKubelet", p->end_message);
     }
@@ -429,9 +444,11 @@ static void publish_views(struct pod *p, const char *text)
             .stdin_open = th_json_path_bool(c->spec, "stdin", false),
         };
     }
-    int64_t memory = pod_request(p, "memory"), disk = pod_request(p, "ephemeral-storage");
+    int64_t cpu = pod_request(p, "cpu"), memory = pod_request(p, "memory"), disk = pod_request(p, "ephemeral-storage");
     struct pod_view view = {.running = !p->torn_down && !p->end_reason && !p->terminating,
                             .cgroup = th_steal(&group),
+                            .cpu_request_m = cpu > 0 ? cpu : 0,
+                            .resize_pending = p->resize_pending != NULL,
                             .priority = th_json_path_int(p->obj, "spec.priority", 0),
                             .memory_request_b = memory > 0 ? (uint64_t)memory : 0,
                             .disk_request_b = disk > 0 ? (uint64_t)disk : 0};

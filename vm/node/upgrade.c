@@ -69,7 +69,9 @@ enum MHD_Result upgrade_reply(struct req *r, const struct upgrade *u, MHD_Upgrad
         ws_accept_key(u->key, accept);
         (void)MHD_add_response_header(resp, "Upgrade", "websocket");
         (void)MHD_add_response_header(resp, "Sec-WebSocket-Accept", accept);
-        (void)MHD_add_response_header(resp, "Sec-WebSocket-Protocol", u->proto);
+        if (*u->proto) {
+            (void)MHD_add_response_header(resp, "Sec-WebSocket-Protocol", u->proto);
+        }
     }
     enum MHD_Result ok = MHD_queue_response(r->c, MHD_HTTP_SWITCHING_PROTOCOLS, resp);
     MHD_destroy_response(resp);
