@@ -259,6 +259,10 @@ class Resources(unittest.TestCase):
         self.assertEqual(status, 201, s)
         status, pod = self.c.api("GET", core + "/pods/p")
         self.assertEqual((pod["spec"]["nodeName"], pod["metadata"]["generation"]), ("nowhere", 1))
+        pod["spec"]["tolerations"] = [{"key": "k", "operator": "Exists"}]
+        status, pod = self.c.api("PUT", core + "/pods/p", pod)
+        self.assertEqual((status, [t["key"] for t in pod["spec"]["tolerations"]]), (
+            200, ["k", "node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"]), pod)
         pod["spec"]["ephemeralContainers"] = [{"name": "e", "image": "i"}]
         status, now = self.c.api("PUT", core + "/pods/p/ephemeralcontainers", pod)
         self.assertEqual((status, [e["name"] for e in now["spec"]["ephemeralContainers"]]), (200, ["e"]), now)
@@ -269,7 +273,7 @@ class Resources(unittest.TestCase):
         ct = {"Content-Type": "application/strategic-merge-patch+json"}
         more = {"spec": {"ephemeralContainers": [{"name": "f", "image": "i"}]}}
         status, now = self.c.api("PATCH", core + "/pods/p/ephemeralcontainers", more, headers=ct)
-        self.assertEqual((status, now["metadata"]["generation"]), (200, 3), now)
+        self.assertEqual((status, now["metadata"]["generation"]), (200, 4), now)
         self.assertEqual({e["name"]: e["imagePullPolicy"] for e in now["spec"]["ephemeralContainers"]},
                          {"e": "Always", "f": "Always"})
         resize = {"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "2"}}}]}}

@@ -350,7 +350,8 @@ def build(work, only, path):
     def want(n):
         return not only or n in only
     base = busybox_layer(work)
-    tools = debian_layer(work, "tools", TOOLS, [("usr/bin/nc", "nc.openbsd"), ("usr/local/bin/iperf", "/usr/bin/iperf")])
+    tools = debian_layer(work, "tools", TOOLS, [("usr/bin/sh", "bash"), ("usr/bin/nc", "nc.openbsd"),
+                                                ("usr/local/bin/iperf", "/usr/bin/iperf")])  # busybox's shell prefers its own nc
 
     la = Layer()
     la.file("pause", prog.get("pause"), 0o755)

@@ -49,9 +49,9 @@ MAY_USE = {
     "vm/guest": ["base", "controlplane/controlplane.h", "vm/node/node.h",
                  "vm/launcher/protocol.h"],
     # of the schema room, only what computes on plain values
-    "vm/node": ["base", "images", "controlplane/client", "controlplane/schema/quantity.h",
-                "controlplane/schema/selector.h", "controlplane/schema/names.h",
-                "controlplane/schema/storage.h"],
+    "vm/node": ["base", "images", "controlplane/client", "controlplane/schema/names.h",
+                "controlplane/schema/podresources.h", "controlplane/schema/quantity.h",
+                "controlplane/schema/selector.h", "controlplane/schema/storage.h"],
     "vm/standalone": ["base", "vm/launcher"],
     "cli": ["base", "images", "vm/launcher", "controlplane/client"],
 }

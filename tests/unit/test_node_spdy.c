@@ -210,7 +210,10 @@ static void subprotocols_are_chosen(void **state)
                         "v5.channel.k8s.io");
     assert_string_equal(chans_choose("v4.channel.k8s.io", false), "v4.channel.k8s.io");
     assert_null(chans_choose("v3.channel.k8s.io", false));
-    assert_null(chans_choose(NULL, false));
+    assert_string_equal(chans_choose("channel.k8s.io", false), "channel.k8s.io");
+    assert_string_equal(chans_choose("base64.channel.k8s.io, v4.base64.channel.k8s.io", false),
+                        "v4.base64.channel.k8s.io");
+    assert_string_equal(chans_choose(NULL, false), ""); /* the first version */
     assert_string_equal(chans_choose("v3.channel.k8s.io,v5.channel.k8s.io,v4.channel.k8s.io", true),
                         "v4.channel.k8s.io");
     assert_string_equal(chans_choose("channel.k8s.io", true), "channel.k8s.io");

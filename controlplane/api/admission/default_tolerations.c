@@ -23,9 +23,11 @@ static int mutate(struct th_call *c, struct th_json *obj, const struct th_json *
                   struct th_err *err)
 {
     (void)err;
-    if (!th_admission_creates(c, "", "pods", old)) {
+    /* updates too: they may not take these tolerations away, and most clients do not know of them */
+    if (c->sub || !th_admission_creates(c, "", "pods", NULL)) {
         return 0;
     }
+    (void)old;
     static const char *const keys[] = {"node.kubernetes.io/not-ready",
                                        "node.kubernetes.io/unreachable"};
     for (size_t i = 0; i < TH_ARRAY_LEN(keys); i++) {
