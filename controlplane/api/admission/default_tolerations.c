@@ -24,7 +24,7 @@ static int mutate(struct th_call *c, struct th_json *obj, const struct th_json *
 {
     (void)err;
     /* updates too: they may not take these tolerations away, and most clients do not know of them */
-    if (c->sub || !th_admission_creates(c, "", "pods", NULL)) {
+    if (!th_admission_creates(c, "", "pods", NULL)) {
         return 0;
     }
     (void)old;
