@@ -104,12 +104,14 @@ def volumes(lab):
                 {"secret": {"name": "vol"}},
                 {"downwardAPI": {"items": [{"path": "name", "fieldRef": {"fieldPath": "metadata.name"}}]}},
                 {"serviceAccountToken": {"path": "tok", "audience": "vault", "expirationSeconds": 600}}]}},
+            {"name": "img", "image": {"reference": "box:1", "pullPolicy": "IfNotPresent"}},
             {"name": "hd", "hostPath": {"path": host + "/new", "type": "DirectoryOrCreate"}},
             {"name": "hf", "hostPath": {"path": host + "/file", "type": "FileOrCreate"}}]
     mounts = [{"name": v["name"], "mountPath": "/v/" + v["name"]} for v in vols]
     mounts += [{"name": "dir", "mountPath": "/sub", "subPath": "some/where"},
                {"name": "cm", "mountPath": "/one.txt", "subPath": "a"},
                {"name": "dir", "mountPath": "/expr", "subPathExpr": "$(POD)-logs"},
+               {"name": "img", "mountPath": "/img", "subPath": "data"},
                {"name": "dir", "mountPath": "/ro", "readOnly": True}]
     lab.pod("vols", volumes=vols, labels={"app": "vols"}, annotations={"why": 'a "b"'}, containers=[
         {"command": SLEEP, "volumeMounts": mounts, "resources": {"limits": {"cpu": "300m"}},
@@ -133,12 +135,13 @@ cd /v; stat -Lc '%n %a' cm/a items/x/y sec/s all/tok; cat cm/a cm/b items/x/y se
 ls items opt; od -An -tx1 cm/bin; cat down/labels; echo; cat down/annotations; echo; cat down/cpu; echo
 grep ' /v/mem ' /proc/mounts; readlink cm/a; readlink cm/..data
 touch cm/new 2>&1; touch /ro/new 2>&1; echo hi >/sub/f; echo ex >/expr/g; cat dir/some/where/f dir/vols-logs/g /one.txt; echo
+cat img/data/file /img/file; touch img/new 2>&1
 echo from >hd/f; echo pod >hf; dd if=/dev/zero of=mem/big bs=1M count=2 2>&1 | grep -o 'No space left'; stat -c %a dir; true""")
     for part in ("cm/a 440", "items/x/y 400", "sec/s 644", "all/tok 644", "ABASASvols\n", "opt:\n 00 ff\n", 'app="vols"',
-                 'why="a \\"b\\""', "300\n", "tmpfs", "..data/a\n..2", "Read-only file system", "hi\nex\nA\n",
+                 'why="a \\"b\\""', "300\n", "tmpfs", "..data/a\n..2", "Read-only file system", "hi\nex\nA\n", "in-image\nin-image\n",
                  "No space left", "777"):
         has(out, part)
-    same(out.count("Read-only file system"), 2)
+    same(out.count("Read-only file system"), 3)
     with open(host + "/new/f") as f, open(host + "/file") as g:
         same(f.read() + g.read(), "from\npod\n")
     token = lab.sh("vols", "cat /v/all/tok")

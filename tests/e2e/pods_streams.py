@@ -1,4 +1,5 @@
 """Cases of pods.py: how clients reach into containers: logs, exec, attach, cp, port-forward."""
+import base64
 import contextlib
 import os
 import re
@@ -193,27 +194,66 @@ def port_forward(lab):
             has(text, "error forwarding port 81 to pod pf, uid ")
 
 
+def websocket(lab, path, protocol):
+    """An upgraded connection: the socket and a function that gives the next frame as (opcode, bytes)."""
+    conn = lab.admin.connect(30)
+    conn.connect()
+    conn.sock.sendall(("GET %s HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                       "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n%s\r\n" %
+                       (path, protocol and "Sec-WebSocket-Protocol: %s\r\n" % protocol)).encode())
+    f = conn.sock.makefile("rb")
+    has(f.readline().decode(), "101")
+    while f.readline() not in (b"\r\n", b""):
+        pass
+
+    def frame():
+        b0, n = f.read(2)
+        n = int.from_bytes(f.read(2), "big") if n == 126 else n
+        return b0 & 15, f.read(n)
+    return conn, frame
+
+
+def first_protocols(lab):
+    """Clients of the first days: exec by channel.k8s.io and its base64 form, logs over a WebSocket."""
+    lab.pod("ws", containers=[{"command": ["sh", "-c", "echo logged; exec sleep 1000"]}])
+    yield
+    lab.until_ready("ws")
+    base = "/api/v1/namespaces/default/pods/ws/"
+
+    def whole(path, protocol, decode):
+        conn, frame = websocket(lab, base + path, protocol)
+        got = b""
+        while True:
+            op, data = frame()
+            if op == 8:
+                break
+            got += decode(data)
+        conn.close()
+        return got.decode()
+
+    def text(data):
+        return bytes([data[0] - 48]) + base64.b64decode(data[1:])
+    run = "exec?command=sh&command=-c&command=echo+hi%3B+exit+3&stdout=1"
+    for protocol, decode in (("channel.k8s.io", bytes), ("", bytes), ("base64.channel.k8s.io", text)):
+        got = whole(run, protocol, decode).replace("\1\1", "\1")
+        has(got, "\1hi\n")
+        has(got, "\3error executing command in container: ")
+    for protocol, decode in (("binary.k8s.io", bytes), ("", bytes), ("base64.binary.k8s.io", base64.b64decode)):
+        same(whole("log", protocol, decode), "logged\n")
+
+
 def port_forward_channels(lab):
     """As the Python client does it: a WebSocket, v4.channel.k8s.io, the ports in the query."""
     lab.pod("pfc", containers=[{"command": ["box", "serve"]}])
     yield
     lab.until_ready("pfc")
-    conn = lab.admin.connect(30)
-    conn.connect()
+    conn, frame = websocket(lab, "/api/v1/namespaces/default/pods/pfc/portforward?ports=8080%2C81",
+                            "v4.channel.k8s.io")
     s = conn.sock
-    s.sendall(("GET /api/v1/namespaces/default/pods/pfc/portforward?ports=8080%2C81 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
-               "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
-               "Sec-WebSocket-Protocol: v4.channel.k8s.io\r\n\r\n").encode())
-    f = s.makefile("rb")
-    has(f.readline().decode(), "101")
-    while f.readline() not in (b"\r\n", b""):
-        pass
 
     def message():
-        b0, n = f.read(2)
-        n = int.from_bytes(f.read(2), "big") if n == 126 else n
-        body = f.read(n)
-        return (b0 & 15, body[:1], body[1:])
+        op, body = frame()
+        return op, body[:1], body[1:]
     seen = {}
 
     def until(ch, part):
@@ -294,4 +334,4 @@ def stats(lab):
     lab.delete("busy", 0)
 
 
-CASES = [logs, rotation, execute, attach, port_forward, port_forward_channels, debug, stats]
+CASES = [logs, rotation, execute, attach, port_forward, port_forward_channels, first_protocols, debug, stats]

@@ -80,7 +80,7 @@ struct ctr {
     int64_t retry_at;        /* mono ms: a failed creation or pull is tried again */
     int64_t pull_backoff_ms; /* next wait after a failed pull */
     int64_t pull_failed_at;  /* mono ms */
-    char *pull_error;
+    char *pull_error, *pull_image;
     bool want_restart;       /* the instance ended and may start again */
     /* being stopped */
     enum stop_phase stop;
@@ -438,6 +438,13 @@ int vol_write(const char *dir, const struct vol_files *f, int64_t uid, int64_t g
 int vol_collect(struct pod *p, const struct th_json *vol, const char *dir, struct vol_files *f,
                 int64_t *ret_refresh_ms, struct th_err *err);
 void vol_chown(const char *path, int64_t gid, bool read_only);
+
+/* ---- vol_image.c ---- */
+/* The volume with this index if it is an image that the container mounts; else NULL. Borrowed. */
+const struct th_json *vol_image_of(const struct pod *p, const struct ctr *c, size_t index);
+bool vol_image_mounted(const struct pod *p, const struct th_json *vol);
+int vol_image_mount(struct pod *p, size_t index, const struct th_image *img, struct th_err *err);
+void vol_image_teardown(struct pod *p); /* after the mounts are gone */
 
 /* ---- status.c ---- */
 struct th_json *status_build(struct pod *p);

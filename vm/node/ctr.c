@@ -118,6 +118,8 @@ static int pull(struct pod *p, struct ctr *c, const char *image, struct th_image
 static void pull_failed(struct pod *p, struct ctr *c, const char *image, const struct th_err *e)
 {
     /* What to do about it belongs to what went wrong: describe and events show both. */
+    free(c->pull_image);
+    c->pull_image = th_xstrdup(image);
     free(c->pull_error);
     c->pull_error = e->hint ? th_xasprintf("%s (%s)", e->msg, e->hint) : th_xstrdup(e->msg);
     pod_event(p, "Warning", "Failed", c->name, "Failed to pull image \"%s\": %s", image, c->pull_error);
@@ -137,7 +139,7 @@ static void pull_backing_off(struct pod *p, struct ctr *c)
     if (!th_streq(c->wait_reason, "ErrImagePull") || th_mono_ms() < c->pull_failed_at + 1500) {
         return;
     }
-    const char *image = th_json_path_str(c->spec, "image");
+    const char *image = c->pull_image;
     int64_t at = c->retry_at;
     wait_set(c, "ImagePullBackOff", "Back-off pulling image \"%s\": ErrImagePull: %s", image,
              c->pull_error);
@@ -147,10 +149,9 @@ static void pull_backing_off(struct pod *p, struct ctr *c)
 }
 
 /* The image, from the store or by pulling; false: wait_reason says why not. */
-static bool get_image(struct pod *p, struct ctr *c, struct th_image **ret)
+static bool get_image(struct pod *p, struct ctr *c, const char *image, const char *policy,
+                      struct th_image **ret)
 {
-    const char *image = th_json_path_str(c->spec, "image");
-    const char *policy = th_json_path_str(c->spec, "imagePullPolicy");
     TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
     TH_AUTO_REF struct th_ref ref = {0};
     if (!image || th_ref_parse(image, &ref, &err) < 0) {
@@ -296,6 +297,27 @@ static void start_failed(struct pod *p, struct ctr *c, struct inst *i, const str
     agent_kick(p->a, p->uid);
 }
 
+/* The images that the container mounts as volumes. */
+static bool image_volumes(struct pod *p, struct ctr *c, struct th_err *err)
+{
+    for (size_t i = 0; i < th_json_len(th_json_path(p->obj, "spec.volumes")); i++) {
+        const struct th_json *vol = vol_image_of(p, c, i);
+        TH_AUTO(th_image) struct th_image *img = NULL;
+        if (!vol || vol_image_mounted(p, vol)) {
+            continue;
+        }
+        if (!get_image(p, c, th_json_path_str(vol, "image.reference"), th_json_path_str(vol, "image.pullPolicy"),
+                       &img)) {
+            return false;
+        }
+        if (vol_image_mount(p, i, img, err) < 0) {
+            config_error(p, c, "CreateContainerError", err);
+            return false;
+        }
+    }
+    return true;
+}
+
 void ctr_start(struct pod *p, struct ctr *c)
 {
     if (c->retry_at && th_mono_ms() < c->retry_at) {
@@ -304,10 +326,12 @@ void ctr_start(struct pod *p, struct ctr *c)
         return;
     }
     TH_AUTO(th_image) struct th_image *img = NULL;
-    if (!get_image(p, c, &img)) {
+    TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
+    if (!get_image(p, c, th_json_path_str(c->spec, "image"), th_json_path_str(c->spec, "imagePullPolicy"),
+                   &img) ||
+        !image_volumes(p, c, &err)) {
         return;
     }
-    TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
     TH_AUTO(th_json) struct th_json *env = NULL;
     if (env_build(p, c, &env, &err) < 0) {
         config_error(p, c, "CreateContainerConfigError", &err);

@@ -82,6 +82,7 @@ static void ctr_free_contents(struct ctr *c)
     free(c->wait_message);
     free(c->stop_reason);
     free(c->pull_error);
+    free(c->pull_image);
 }
 
 void pod_free_contents(struct pod *p)

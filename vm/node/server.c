@@ -275,6 +275,9 @@ static enum MHD_Result logs_request(struct req *r)
     if (log_open(r, &s, &err) < 0) {
         return reply_err(r, &err);
     }
+    if (ws_wanted(r)) {
+        return ws_stream(r, log_stream_read, log_stream_free, s);
+    }
     return reply_stream(r, "text/plain", log_stream_read, log_stream_free, s);
 }
 

@@ -49,6 +49,10 @@ bool upgrade_choose(struct req *r, struct upgrade *ret, const char *(*choose)(co
 /* Answers 101; fn is called with arg once the connection is a stream. */
 enum MHD_Result upgrade_reply(struct req *r, const struct upgrade *u, MHD_UpgradeHandler fn, void *arg);
 
+/* ws_stream.c: the same as reply_stream, for a client that asks for a WebSocket */
+bool ws_wanted(struct req *r);
+enum MHD_Result ws_stream(struct req *r, reply_stream_fn *fn, void (*done)(void *), void *arg);
+
 /* exec.c: exec, attach; portforward.c */
 enum MHD_Result exec_request(struct req *r, bool attach);
 enum MHD_Result portforward_request(struct req *r);

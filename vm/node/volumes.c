@@ -6,8 +6,8 @@
  * a token is due). subPath mounts are bind mounts of a path opened step by step inside the volume
  * (openat2 RESOLVE_BENEATH), so that a link cannot lead out of it.
  *
- * Claims (persistentVolumeClaim, ephemeral) are vol_claim.c's. Not here yet, and said so by
- * FailedMount: csi, image, and the network file systems. */
+ * Claims (persistentVolumeClaim, ephemeral) are vol_claim.c's, images vol_image.c's. Not here yet, and
+ * said so by FailedMount: csi, and the network file systems. */
 #include "base/clock.h"
 #include "base/io.h"
 #include "base/log.h"
@@ -31,7 +31,8 @@ static const struct {
     const char *type;
     const char *plugin;
 } TYPES[] = {{"emptyDir", "empty-dir"},   {"hostPath", "host-path"},     {"configMap", "configmap"},
-             {"secret", "secret"},        {"projected", "projected"},    {"downwardAPI", "downward-api"}};
+             {"secret", "secret"},        {"projected", "projected"},    {"downwardAPI", "downward-api"},
+             {"image", "image"}};
 
 static const char *vol_type(const struct th_json *vol, const char **ret_plugin)
 {
@@ -213,6 +214,9 @@ static int setup_one(struct pod *p, const struct th_json *vol, bool refresh_only
     if (th_streq(type, "emptyDir")) {
         return refresh_only ? 0 : setup_empty_dir(p, vol, dir, err);
     }
+    if (th_streq(type, "image")) {
+        return 0; /* made ready with the containers that mount it */
+    }
     if (th_streq(type, "hostPath")) {
         return refresh_only ? 0 : vol_host_path(vol, dir, err);
     }
@@ -281,6 +285,7 @@ void volumes_teardown(struct pod *p)
                     th_log_q(err.msg));
         }
     }
+    vol_image_teardown(p);
     th_autofree char *shm = th_path_join(p->dir, "shm");
     while (umount2(shm, MNT_DETACH) == 0) {
     }
