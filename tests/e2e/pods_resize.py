@@ -55,7 +55,7 @@ def in_place(lab):
 
 
 def cannot_yet(lab):
-    """What does not fit beside the other pods waits, and says so; a limit below what is used is refused."""
+    """What does not fit beside the other pods is refused, or waits and says so; a limit below what is used is refused."""
     node = lab.must("GET", "/api/v1/nodes")["items"][0]
     cpus = int(node["status"]["allocatable"]["cpu"])
     lab.pod("waits", containers=[{"command": SLEEP, "resources": {"requests": {"cpu": "10m"}}}])
@@ -63,7 +63,14 @@ def cannot_yet(lab):
                                  "resources": {"limits": {"memory": "100Mi"}, "requests": {"memory": "10Mi"}}}])
     lab.pod("toobig", nodeName=node["metadata"]["name"], containers=[
         {"command": SLEEP, "resources": {"requests": {"cpu": str(cpus + 1)}}}])
+    lab.pod("port", containers=[{"command": SLEEP, "ports": [{"containerPort": 80, "hostPort": 54999}]}])
     yield
+    lab.until_ready("port")
+    lab.pod("port2", nodeName=node["metadata"]["name"], containers=[
+        {"command": SLEEP, "ports": [{"containerPort": 80, "hostPort": 54999, "hostIP": "127.0.0.1"}]}])
+    p = lab.until_phase("port2", "Failed")
+    same((p["status"]["reason"], p["status"]["message"]), ("NodePorts", "Pod was rejected: Predicate NodePorts failed: "
+         "node(s) didn't have free ports for the requested pod ports"))
     p = lab.until_phase("toobig", "Failed")
     same(p["status"]["reason"], "OutOfcpu")
     has(p["status"]["message"], "Pod was rejected: Node didn't have enough resource: cpu, requested: %d," %

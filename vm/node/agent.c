@@ -50,6 +50,7 @@ void pod_unref(struct pod *p)
     free(p->inbox);
     free(p->pub_status);
     free(p->view.cgroup);
+    free(p->view.ports);
     free(p->evict);
     free(p->pub_ip);
     th_strv_done(&p->finished_hooks);

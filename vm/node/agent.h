@@ -116,6 +116,8 @@ struct pod_view {
     uint64_t memory_request_b, disk_request_b;
     int64_t cpu_request_m;
     bool resize_pending;
+    bool holds;         /* its requests and host ports are taken */
+    char *ports;        /* as room_ports gives them */
 };
 
 struct pod {
@@ -376,8 +378,14 @@ void resize_take(struct pod *p);
 void resize_step(struct pod *p);
 void resize_retry_others(struct agent *a); /* resources were given back */
 bool resources_same(const struct th_json *a, const struct th_json *b); /* CPU and memory */
-/* NULL when the pod's requests fit beside the other pods; else upstream's message, the caller frees. */
-char *node_fit(struct pod *p);
+
+/* ---- room.c ---- */
+/* NULL when there is room beside the other pods; else upstream's message (the caller frees), and its
+ * reason. room_resources looks at CPU and memory alone. */
+char *room_for(struct pod *p, const char **ret_reason);
+char *room_resources(struct pod *p, const char **ret_reason);
+char *room_ports(const struct pod *p); /* host ports, a line each: "TCP 0.0.0.0 80" */
+bool room_ports_clash(const char *a, const char *b);
 
 /* ---- stats.c ---- */
 struct th_json *stats_summary(struct agent *a);                  /* /stats/summary */

@@ -703,19 +703,18 @@ static void check_admission(struct pod *p)
     }
 }
 
-/* The first look at a pod that nobody granted anything yet: is there room for it? The scheduler has seen
- * to that, but a pod may come with its nodeName written in. */
+/* The first look at a pod that nobody granted anything yet: is there room for it? */
 static void check_room(struct pod *p)
 {
     if (p->allocated || p->is_static || p->end_reason || p->ip ||
         th_json_path_int(p->obj, "spec.priority", 0) >= CRITICAL_PRIORITY) {
         return;
     }
-    th_autofree char *why = node_fit(p);
+    const char *reason = NULL;
+    th_autofree char *why = room_for(p, &reason);
     if (why) {
-        bool cpu = strstr(why, "resource: cpu,") != NULL;
         th_autofree char *message = th_xasprintf("Pod was rejected: %s", why);
-        end_by_agent(p, cpu ? "OutOfcpu" : "OutOfmemory", message);
+        end_by_agent(p, reason, message);
     }
 }
 

@@ -16,7 +16,7 @@
  * Memory limits are never set below what is in use: the condition then has the reason Error and it is
  * tried again. The pod's own group grows before its containers do and shrinks after them.
  *
- * Other than upstream: pods that wait are not sorted by priority; whichever is looked at first and fits
+ * Whether there is room says room.c. Other than upstream: pods that wait are not sorted by priority; whichever is looked at first and fits
  * gets it. */
 #include "base/clock.h"
 #include "base/io.h"
@@ -109,43 +109,6 @@ void resize_take(struct pod *p)
 }
 
 /* ---- granting ---- */
-
-/* Requests of the other pods that run here. */
-static void others_requests(struct pod *p, int64_t *ret_cpu_m, int64_t *ret_memory_b)
-{
-    *ret_cpu_m = *ret_memory_b = 0;
-    pthread_mutex_lock(&p->a->mu);
-    struct th_hmap_entry *e;
-    for (size_t it = 0; (e = th_hmap_next(&p->a->pods, &it));) {
-        struct pod *o = e->value;
-        if (o == p) {
-            continue;
-        }
-        pthread_mutex_lock(&o->mu);
-        if (o->view.running) {
-            *ret_cpu_m += o->view.cpu_request_m;
-            *ret_memory_b += (int64_t)o->view.memory_request_b;
-        }
-        pthread_mutex_unlock(&o->mu);
-    }
-    pthread_mutex_unlock(&p->a->mu);
-}
-
-char *node_fit(struct pod *p)
-{
-    struct th_amounts need TH_CLEANUP(th_amounts_done) = {NULL, 0};
-    int64_t used[2], room[2] = {node_cpus() * 1000, node_allocatable_memory_b()};
-    th_pod_requests(p->obj, &need);
-    others_requests(p, &used[0], &used[1]);
-    for (size_t r = 0; r < TH_ARRAY_LEN(RESOURCES); r++) {
-        int64_t n = th_amounts_get(&need, RESOURCES[r]);
-        if (n > 0 && n > room[r] - used[r]) {
-            return th_xasprintf("Node didn't have enough resource: %s, requested: %lld, used: %lld, capacity: %lld",
-                                RESOURCES[r], (long long)n, (long long)used[r], (long long)room[r]);
-        }
-    }
-    return NULL;
-}
 
 /* ---- conditions and events ---- */
 
@@ -260,7 +223,7 @@ static void grant(struct pod *p)
         grows = grows || d > 0;
         shrinks = shrinks || d < 0;
     }
-    th_autofree char *why = grows ? node_fit(p) : NULL;
+    th_autofree char *why = grows ? room_resources(p, NULL) : NULL;
     if (why) {
         swap_wanted(p);
         set_pending(p, why, generation);

@@ -448,12 +448,15 @@ static void publish_views(struct pod *p, const char *text)
     struct pod_view view = {.running = !p->torn_down && !p->end_reason && !p->terminating,
                             .cgroup = th_steal(&group),
                             .cpu_request_m = cpu > 0 ? cpu : 0,
+                            .holds = !p->torn_down && !p->rejected,
+                            .ports = room_ports(p),
                             .resize_pending = p->resize_pending != NULL,
                             .priority = th_json_path_int(p->obj, "spec.priority", 0),
                             .memory_request_b = memory > 0 ? (uint64_t)memory : 0,
                             .disk_request_b = disk > 0 ? (uint64_t)disk : 0};
     pthread_mutex_lock(&p->mu);
     free(p->view.cgroup);
+    free(p->view.ports);
     p->view = view;
     struct ctr_view *old = p->views;
     size_t n_old = p->n_views;
