@@ -6,6 +6,7 @@
 #include "controlplane/resources/rows.h"
 #include "controlplane/resources/cluster.h"
 #include "controlplane/resources/ipalloc.h"
+#include "controlplane/resources/service_ips.h"
 #include "base/buf.h"
 #include "controlplane/schema/selector.h"
 #include "controlplane/schema/validate.h"
@@ -218,7 +219,7 @@ static int invalid(const struct th_json *obj, const char *path, const char *bad,
     return th_invalid_finish(err, "", "Service", th_json_path_str(obj, "metadata.name"));
 }
 
-static int allocate_ip(struct th_ipalloc *a, struct th_json *obj, const struct th_json *old,
+static int allocate_ip(const struct th_req_ctx *c, struct th_json *obj, const struct th_json *old,
                        struct th_err *err)
 {
     const char *wanted = th_json_path_str(obj, "spec.clusterIP");
@@ -229,11 +230,11 @@ static int allocate_ip(struct th_ipalloc *a, struct th_json *obj, const struct t
     }
     if (wanted && *wanted) {
         if (!th_streq(wanted, "None") && !th_streq(wanted, was) &&
-            th_ipalloc_ip(a, wanted, ip, err) < 0) {
+            th_service_ip_take(c, obj, wanted, ip, err) < 0) {
             return invalid(obj, "spec.clusterIPs", wanted, err);
         }
     } else {
-        TH_TRY(th_ipalloc_ip(a, NULL, ip, err));
+        TH_TRY(th_service_ip_take(c, obj, NULL, ip, err));
         th_json_path_set_str(obj, "spec.clusterIP", ip);
     }
     struct th_json *ips = th_json_array();
@@ -305,7 +306,7 @@ void th_service_release(const struct th_req_ctx *c, const struct th_json *obj)
     if (!cluster->services) {
         return;
     }
-    th_ipalloc_ip_release(cluster->services, th_json_path_str(obj, "spec.clusterIP"));
+    th_service_ip_free(c, obj);
     for (size_t i = 0; i < th_json_len(ports); i++) {
         th_ipalloc_port_release(cluster->services,
                                 (int)th_json_path_int(th_json_at(ports, i), "nodePort", 0));
@@ -320,11 +321,11 @@ int th_service_allocate(const struct th_req_ctx *c, struct th_json *obj, const s
     if (!cluster->services) {
         return th_fail(err, TH_R_INTERNAL, "this control plane has no address allocator");
     }
-    TH_TRY(allocate_ip(cluster->services, obj, old, err));
+    TH_TRY(allocate_ip(c, obj, old, err));
     int r = allocate_ports(cluster->services, obj, old, err);
     r = r < 0 ? r : allocate_check_port(cluster->services, obj, old, err);
     if (r < 0 && !old) {
-        th_ipalloc_ip_release(cluster->services, th_json_path_str(obj, "spec.clusterIP"));
+        th_service_ip_free(c, obj);
     }
     TH_TRY(r);
     /* What the old form held and the new one does not is free again. */
@@ -339,7 +340,7 @@ int th_service_allocate(const struct th_req_ctx *c, struct th_json *obj, const s
         th_ipalloc_port_release(cluster->services, (int)check_port(old));
     }
     if (old && !th_json_path_str(obj, "spec.clusterIP")) {
-        th_ipalloc_ip_release(cluster->services, th_json_path_str(old, "spec.clusterIP"));
+        th_service_ip_free(c, old);
     }
     return 0;
 }
