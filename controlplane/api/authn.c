@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/encode.h"
 #include "base/io.h"
+#include "base/log.h"
 #include "controlplane/resources/token.h"
 
 #include <ctype.h>
@@ -254,6 +255,30 @@ static int check_account(struct th_api *api, const struct th_token_claims *t, st
     return 0;
 }
 
+/* The day of the token's last use is a label of its Secret: one write a day. A failure is no reason to
+ * refuse the token. */
+static void note_use(struct th_api *api, const struct th_token_claims *t,
+                     const struct th_json *secret)
+{
+    static const char label[] = "kubernetes.io/legacy-token-last-used";
+    char today[TH_TIME_LEN];
+    th_time_format(th_now_ms(), today)[strlen("2006-01-02")] = 0;
+    const char *last = th_json_str(th_json_get(th_json_path(secret, "metadata.labels"), label));
+    if (th_streq(last, today) || !api->client) {
+        return;
+    }
+    TH_AUTO(th_json) struct th_json *patch =
+        th_json_build("{'metadata':{'uid':%s,'labels':{%s:%s}}}",
+                      th_json_path_str(secret, "metadata.uid"), label, today);
+    TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
+    struct th_patch_opts o = {.kind = TH_PATCH_MERGE_RFC7386};
+    if (th_client_patch(api->client, TH_GVR_SECRETS, t->ns, t->secret_name, "", &o, patch, NULL,
+                        &err) < 0) {
+        th_warn("authn", "a token's use was not noted", "secret=%s/%s error=%s", t->ns,
+                t->secret_name, th_log_q(err.msg ? err.msg : ""));
+    }
+}
+
 static int check_legacy(struct th_api *api, const struct th_token_claims *t, const char *token,
                         struct th_err *err)
 {
@@ -270,6 +295,7 @@ static int check_legacy(struct th_api *api, const struct th_token_claims *t, con
     TH_TRY(check_account(api, t, err));
     static const char label[] = "kubernetes.io/legacy-token-invalid-since";
     const char *since = th_json_str(th_json_get(th_json_path(secret, "metadata.labels"), label));
+    note_use(api, t, secret);
     if (since && *since) {
         return invalid(err,
                        "the token in secret %s/%s for service account %s/%s has been marked "

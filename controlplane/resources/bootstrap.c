@@ -6,6 +6,7 @@
 #include "controlplane/resources/resource.h"
 #include "controlplane/resources/cluster.h"
 #include "base/buf.h"
+#include "base/clock.h"
 #include "controlplane/schema/storage.h"
 
 static const char *const namespaces[] = {"default", "kube-system", "kube-public",
@@ -107,6 +108,18 @@ static struct th_json *standard_class(void)
                          TH_ANN_DEFAULT_CLASS, TH_HOST_PATH_PROVISIONER, true);
 }
 
+/* Since when uses of Secrets' tokens are noted. */
+static struct th_json *token_tracking(void)
+{
+    char today[TH_TIME_LEN];
+    th_time_format(th_now_ms(), today)[strlen("2006-01-02")] = 0;
+    return th_json_build("{'apiVersion':'v1','kind':'ConfigMap','metadata':{'namespace':"
+                         "'kube-system','name':"
+                         "'kube-apiserver-legacy-service-account-token-tracking'},"
+                         "'data':{'since':%s}}",
+                         today);
+}
+
 struct th_json *th_bootstrap_objects(const void *cluster)
 {
     const struct th_cluster *k = cluster;
@@ -117,6 +130,7 @@ struct th_json *th_bootstrap_objects(const void *cluster)
                                namespaces[i]));
     }
     priority_classes(all);
+    th_json_append(all, token_tracking());
     if (k && k->volumes_dir) {
         th_json_append(all, standard_class());
     }

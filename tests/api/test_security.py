@@ -732,6 +732,10 @@ class Certificates(Base):
         token = base64.b64decode(o["data"]["token"]).decode()
         who = json.loads(self.token_kubectl(token, "auth", "whoami", "-o", "json"))["status"]["userInfo"]
         self.assertEqual(who["username"], "system:serviceaccount:default:old")
+        labels = self.c.api("GET", path)[1]["metadata"]["labels"]
+        self.assertRegex(labels["kubernetes.io/legacy-token-last-used"], r"^20\d\d-\d\d-\d\d$")
+        tracking = self.c.api("GET", "/api/v1/namespaces/kube-system/configmaps/kube-apiserver-legacy-service-account-token-tracking")[1]
+        self.assertEqual(list(tracking["data"]), ["since"])
         self.k("delete", "sa", "old")
         wait_for(lambda: self.c.api("GET", path)[0] == 404)
         code, out = self.token_kubectl(token, "get", "pods", ok=False)
