@@ -192,6 +192,15 @@ int th_url_unescape(const char *p, size_t n, bool plus_is_space, struct th_buf *
 {
     size_t before = b->n;
     for (size_t i = 0; i < n; i++) {
+        size_t run = i; /* most of a URL stands for itself */
+        while (run < n && p[run] != '%' && p[run] != '\0' && (p[run] != '+' || !plus_is_space)) {
+            run++;
+        }
+        th_buf_add(b, p + i, run - i);
+        i = run;
+        if (i == n) {
+            break;
+        }
         char c = p[i];
         if (c == '%') {
             int high = i + 2 < n ? hex_value(p[i + 1]) : -1;

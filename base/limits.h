@@ -5,7 +5,8 @@
 #define TH_LIMIT_YAML_NODES 1000000
 #define TH_LIMIT_BODY_B (3u << 20)      /* request body: etcd/apiserver's 3 MiB */
 #define TH_LIMIT_OBJECT_B (1536u << 10) /* one object at rest: etcd's 1.5 MiB */
-#define TH_LIMIT_HEADER_B (64u << 10)   /* request line and headers */
+#define TH_LIMIT_REQUEST_HEAD_B (32u << 10) /* request line and headers; zeroed for each request */
+#define TH_LIMIT_HEADER_B (64u << 10)   /* of an answer that is passed on, of a certificate request */
 #define TH_LIMIT_LIST_PAGE 500          /* what kubectl asks for */
 #define TH_LIMIT_WATCH_QUEUE 4096       /* events waiting for one slow watcher */
 #define TH_LIMIT_WATCH_QUEUE_B (16u << 20)

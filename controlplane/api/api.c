@@ -276,15 +276,26 @@ static int fail_method(struct th_err *err)
                    "the server does not allow this method on the requested resource");
 }
 
+static const char *const stream_names[] = {"log", "exec", "attach", "portforward", "proxy"};
+
 static bool is_stream_name(const char *sub)
 {
-    static const char *const names[] = {"log", "exec", "attach", "portforward", "proxy"};
-    for (size_t i = 0; sub && i < TH_ARRAY_LEN(names); i++) {
-        if (th_streq(sub, names[i])) {
+    for (size_t i = 0; sub && i < TH_ARRAY_LEN(stream_names); i++) {
+        if (th_streq(sub, stream_names[i])) {
             return true;
         }
     }
     return false;
+}
+
+/* Whether a URL may end in one of them; a "%" may hide anything. */
+static bool names_stream(const char *uri)
+{
+    bool may = strchr(uri, '%') != NULL;
+    for (size_t i = 0; !may && i < TH_ARRAY_LEN(stream_names); i++) {
+        may = strstr(uri, stream_names[i]) != NULL;
+    }
+    return may;
 }
 
 struct verb_row {
@@ -850,6 +861,9 @@ void th_api_refused(struct th_api *api, const struct th_areq *req, struct th_ide
 
 bool th_api_is_stream(struct th_api *api, const struct th_areq *req)
 {
+    if (th_startswith(req->uri, "/api/") && !names_stream(req->uri)) {
+        return false; /* most requests, without parsing */
+    }
     TH_CLEANUP(call_done) struct th_call c = {.api = api, .req = req};
     c.warnings = (struct th_strv)TH_STRV_INIT;
     if (th_route_parse(req->uri, &c.route, NULL) < 0) {

@@ -2,7 +2,7 @@
  *
  * Order is kept and names may repeat ("command=ls&command=-l" of exec). "+" is a space, as in Go's
  * url.ParseQuery; a bad escape is an error of the client. The number of parameters is bounded by
- * the size of the request line (TH_LIMIT_HEADER_B).
+ * the size of the request line (TH_LIMIT_REQUEST_HEAD_B).
  */
 #include "controlplane/api/priv.h"
 

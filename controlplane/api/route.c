@@ -18,6 +18,9 @@
 
 static char *segment(const char *p, size_t n, struct th_err *err)
 {
+    if (!memchr(p, '%', n)) {
+        return th_xstrndup(p, n);
+    }
     th_autobuf struct th_buf b = TH_BUF_INIT;
     if (th_url_unescape(p, n, false, &b, err) < 0 || strlen(th_buf_cstr(&b)) != b.n) {
         return NULL;

@@ -24,6 +24,9 @@ static struct th_json *find_default(struct th_call *c)
     }
     for (size_t i = 0; i < l.n; i++) {
         TH_AUTO(th_json) struct th_json *t = NULL;
+        if (!memmem(l.objs[i]->bytes, l.objs[i]->n, "\"globalDefault\":true", 20)) {
+            continue; /* as stored, so most need not be parsed for every pod */
+        }
         if (th_json_parse(l.objs[i]->bytes, l.objs[i]->n, NULL, &t, NULL) < 0 ||
             !th_json_path_bool(t, "globalDefault", false)) {
             continue;
