@@ -192,15 +192,16 @@ void th_aresp_done(struct th_aresp *r)
     *r = (struct th_aresp)TH_ARESP_INIT;
 }
 
-void th_api_fail(struct th_aresp *resp, const char *accept, const struct th_err *err)
+void th_api_fail(struct th_aresp *resp, const struct th_areq *req, const struct th_err *err)
 {
     TH_AUTO(th_json) struct th_json *s = th_status_json(err);
     struct th_accept a = {.form = TH_FORM_OBJECT};
-    if (th_accept_parse(accept, TH_TRANSFORMS_NONE, false, true, &a, NULL) < 0) {
+    if (th_accept_parse(req->accept, TH_TRANSFORMS_NONE, false, true, &a, NULL) < 0) {
         a.media = TH_MEDIA_JSON; /* nothing fits: then it is said in JSON that nothing does */
     }
     const struct th_kind *k = th_kind_find("", "v1", "Status");
-    th_respond_json(resp, err->http_code ? err->http_code : th_reason_http(err->reason), s, false);
+    th_respond_json(resp, err->http_code ? err->http_code : th_reason_http(err->reason), s,
+                    a.pretty || th_wants_pretty(req));
     if (a.media == TH_MEDIA_PROTOBUF) {
         th_buf_clear(&resp->body);
         TH_ASSERT(th_pb_encode(k, s, &resp->body, NULL) >= 0);
@@ -595,10 +596,7 @@ static int serve_resource(struct th_call *c, struct th_err *err)
     TH_TRY(parse_options(c, v->options, err));
     TH_TRY(th_accept_parse(c->req->accept, transforms(c), v == &watch_verb,
                            th_kind_has_protobuf(c->kind), &c->accept, err));
-    const char *pretty = th_query_get(&c->query, "pretty");
-    if (pretty && v != &watch_verb) {
-        c->accept.pretty = th_query_bool(&c->query, "pretty");
-    }
+    c->accept.pretty = v != &watch_verb && (c->accept.pretty || th_wants_pretty(c->req));
     return c->sub ? v->sub_fn(c, err) : v->fn(c, err);
 }
 
@@ -777,7 +775,7 @@ void th_api_handle(struct th_api *api, const struct th_areq *req, struct th_ares
     TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
     if (th_api_call(api, req, resp, &err) < 0) {
         th_buf_clear(&resp->body);
-        th_api_fail(resp, req->accept, &err);
+        th_api_fail(resp, req, &err);
     }
 }
 

@@ -105,9 +105,9 @@ void th_api_refused(struct th_api *api, const struct th_areq *req, struct th_ide
 void th_audit_started(struct th_audit_event *e, int code);
 void th_audit_failed(struct th_audit_event *e, const struct th_err *why);
 void th_audit_close(struct th_audit_event *e);
-/* A Status body for a failure that happened outside the pipeline, in a form that accept (the
- * header's value, or NULL) names. */
-void th_api_fail(struct th_aresp *resp, const char *accept, const struct th_err *err);
+/* A Status body for a failure, in a form that the request asks for; of req only uri, accept and
+ * user_agent are looked at, each may be NULL. */
+void th_api_fail(struct th_aresp *resp, const struct th_areq *req, const struct th_err *err);
 
 /* ---- Authentication ---- */
 /* From a verified client certificate's subject. */

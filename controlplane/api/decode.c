@@ -146,13 +146,13 @@ static int check_kind(struct th_json *o, const char *group, const char *version,
 }
 
 int th_decode_tree(struct th_call *c, const struct th_kind *k, struct th_json *obj,
-                   const struct th_strv *dups, struct th_err *err)
+                   const struct th_strv *dups, bool from_map, struct th_err *err)
 {
     if (!k) {
         return 0;
     }
     th_autostrv struct th_strv unknown = TH_STRV_INIT;
-    TH_TRY(th_schema_decode(k->type, obj, &unknown, err));
+    TH_TRY((from_map ? th_schema_decode_map : th_schema_decode)(k->type, obj, &unknown, err));
     return th_schema_field_validation(c->fv, &unknown, dups, &c->warnings, err);
 }
 
@@ -175,7 +175,7 @@ int th_decode_body(struct th_call *c, const char *group, const char *version, co
     TH_TRY(parse(c, k, kind, &dups, &o, err));
     TH_TRY(check_kind(o, group, version, kind, err));
     TH_AUTO_ERR struct th_err local = TH_ERR_INIT;
-    if (th_decode_tree(c, k, o, &dups, &local) < 0) {
+    if (th_decode_tree(c, k, o, &dups, false, &local) < 0) {
         int r = th_decode_wrap(&local, kind, version, kind);
         if (err) {
             th_err_move(err, &local);

@@ -400,7 +400,7 @@ static int respond(struct th_call *c, struct th_json *o_, struct th_err *err)
         return th_fail(err, TH_R_NOT_FOUND, "the server could not find the requested resource");
     }
     TH_TRY(th_accept_parse(c->req->accept, TH_TRANSFORMS_NONE, false, true, &c->accept, err));
-    c->accept.pretty = c->accept.pretty || th_query_bool(&c->query, "pretty");
+    c->accept.pretty = c->accept.pretty || th_wants_pretty(c->req);
     TH_TRY(th_respond_tree(c, 200, th_steal(&o), err));
     return 1;
 }

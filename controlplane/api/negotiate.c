@@ -179,3 +179,25 @@ bool th_accept_wants(const char *header, const char *as, const char *g, const ch
     }
     return false;
 }
+
+bool th_wants_pretty(const struct th_areq *req)
+{
+    static const char *const people[] = {"curl", "Wget", "Mozilla/5.0"};
+    const char *query = req->uri ? strchr(req->uri, '?') : NULL;
+    if (query && strstr(query, "pretty=")) {
+        struct th_query q;
+        if (th_query_parse(query + 1, &q, NULL) >= 0) {
+            bool said = th_query_get(&q, "pretty") != NULL, wish = th_query_bool(&q, "pretty");
+            th_query_done(&q);
+            if (said) {
+                return wish;
+            }
+        }
+    }
+    for (size_t i = 0; req->user_agent && i < TH_ARRAY_LEN(people); i++) {
+        if (th_startswith(req->user_agent, people[i])) {
+            return true;
+        }
+    }
+    return false;
+}

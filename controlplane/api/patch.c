@@ -8,6 +8,7 @@
 #include "controlplane/api/priv.h"
 
 #include "base/json/yaml.h"
+#include "controlplane/schema/gotext.h"
 
 #define PATCH_RETRIES 5
 
@@ -104,7 +105,9 @@ static int parse(struct th_call *c, struct patch *p, struct th_err *err)
     return 0;
 }
 
-static int fail_patch(struct th_call *c, const struct patch *p, struct th_err *why,
+/* What a patch made is not of the kind: said of the patch for a strategic merge and of the result for
+ * the others, and of no object by name, as upstream. */
+static int fail_patch(const struct patch *p, const struct th_json *made, struct th_err *why,
                       struct th_err *err)
 {
     if (why->reason != TH_R_BAD_REQUEST || why->n_causes > 0) {
@@ -114,11 +117,14 @@ static int fail_patch(struct th_call *c, const struct patch *p, struct th_err *w
         }
         return r;
     }
-    th_autofree char *doc = th_json_to_string(p->doc);
+    bool map = p->kind == TH_PATCH_STRATEGIC;
+    th_autofree char *value = map ? th_go_print(p->doc) : th_json_to_string(made);
+    th_autobuf struct th_buf quoted = TH_BUF_INIT;
+    th_go_quote(&quoted, value);
     TH_AUTO_ERR struct th_err local = TH_ERR_INIT;
-    th_err_add_cause(&local, "FieldValueInvalid", "patch", "Invalid value: \"%s\": %s", doc,
-                     why->msg);
-    int r = th_fail_invalid(&local, c->res->group, c->res->kind, c->route.name);
+    th_err_add_cause(&local, "FieldValueInvalid", "patch", "Invalid value: %s: %s",
+                     th_buf_cstr(&quoted), why->msg);
+    int r = th_fail_invalid(&local, "", "", "");
     if (err) {
         th_err_move(err, &local);
     }
@@ -219,6 +225,26 @@ static int apply(struct th_call *c, const struct patch *p, const struct th_json 
     return 0;
 }
 
+/* live with the patch, nothing checked yet; not for apply. */
+static int patched(struct th_call *c, const struct patch *p, const struct th_json *live,
+                   struct th_json **ret, struct th_err *err)
+{
+    switch (p->kind) {
+    case TH_PATCH_JSON:
+        return th_json_patch(live, p->doc, ret, err);
+    case TH_PATCH_MERGE_RFC7386:
+        return th_merge_patch(live, p->doc, ret, err);
+    default:
+        if (!c->kind) {
+            return th_fail(err, TH_R_UNSUPPORTED_MEDIA,
+                           "the body of the request was in an unknown format - accepted media "
+                           "types include: application/json-patch+json, "
+                           "application/merge-patch+json, application/apply-patch+yaml");
+        }
+        return th_strategic_merge(c->kind->type, live, p->doc, ret, err);
+    }
+}
+
 /* The object that the patch makes out of live (not NULL but for apply). */
 static int compute(struct th_call *c, const struct patch *p, const struct th_json *live,
                    struct th_json **ret, struct th_err *err)
@@ -227,36 +253,15 @@ static int compute(struct th_call *c, const struct patch *p, const struct th_jso
         return apply(c, p, live, ret, err);
     }
     TH_AUTO(th_json) struct th_json *o = NULL;
-    int r = 0;
     TH_AUTO_ERR struct th_err local = TH_ERR_INIT;
-    switch (p->kind) {
-    case TH_PATCH_JSON:
-        r = th_json_patch(live, p->doc, &o, &local);
-        break;
-    case TH_PATCH_MERGE_RFC7386:
-        r = th_merge_patch(live, p->doc, &o, &local);
-        break;
-    default:
-        if (!c->kind) {
-            return th_fail(err, TH_R_UNSUPPORTED_MEDIA,
-                           "the body of the request was in an unknown format - accepted media "
-                           "types include: application/json-patch+json, "
-                           "application/merge-patch+json, application/apply-patch+yaml");
-        }
-        r = th_strategic_merge(c->kind->type, live, p->doc, &o, &local);
-        break;
-    }
-    if (r < 0) {
-        if (err) {
-            th_err_move(err, &local);
-        }
-        return r;
-    }
+    TH_TRY(patched(c, p, live, &o, err));
     if (!th_json_is(o, TH_JSON_OBJECT)) {
         return th_fail(err, TH_R_BAD_REQUEST, "the patch did not make an object");
     }
-    if (th_decode_tree(c, c->kind, o, &p->dups, &local) < 0) {
-        return fail_patch(c, p, &local, err);
+    if (th_decode_tree(c, c->kind, o, &p->dups, p->kind == TH_PATCH_STRATEGIC, &local) < 0) {
+        th_json_unref(th_steal(&o)); /* decoding has changed it: once more, for the message */
+        TH_TRY(patched(c, p, live, &o, err));
+        return fail_patch(p, o, &local, err);
     }
     *ret = th_steal(&o);
     return 0;

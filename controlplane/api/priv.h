@@ -54,6 +54,9 @@ enum th_transforms { TH_TRANSFORMS_NONE, TH_TRANSFORMS_PARTIAL, TH_TRANSFORMS_AL
 /* TH_R_NOT_ACCEPTABLE when nothing fits. transforms and protobuf say what is possible. */
 int th_accept_parse(const char *header, enum th_transforms transforms, bool watch, bool protobuf,
                     struct th_accept *ret, struct th_err *err) TH_MUST_USE;
+/* JSON is indented for whoever asks with ?pretty=true, and for people: curl, wget and browsers, unless
+ * they say pretty=false. */
+bool th_wants_pretty(const struct th_areq *req);
 /* Finds whether a media type with these parameters ("as=X;g=Y;v=Z" order-free) comes before plain
  * JSON in Accept; for discovery. */
 bool th_accept_wants(const char *header, const char *as, const char *g, const char *v);
@@ -176,9 +179,10 @@ const struct th_kind *th_call_kind(const struct th_call *c, const char *group, c
 /* Parses the bytes of an options body (DeleteOptions); NULL for an empty body. */
 int th_decode_options(struct th_call *c, const char *kind, struct th_json **ret,
                       struct th_err *err) TH_MUST_USE;
-/* What decoding does to a tree that was made by a patch: type check, pruning, defaults. */
+/* What decoding does to a tree that was made by a patch: type check, pruning, defaults.
+ * from_map: the patch was a strategic merge, whose errors are worded otherwise. */
 int th_decode_tree(struct th_call *c, const struct th_kind *k, struct th_json *obj,
-                   const struct th_strv *dups, struct th_err *err) TH_MUST_USE;
+                   const struct th_strv *dups, bool from_map, struct th_err *err) TH_MUST_USE;
 /* Error text prefix of upstream's decoder. */
 int th_decode_wrap(struct th_err *err, const char *kind, const char *version, const char *want);
 

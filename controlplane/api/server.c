@@ -493,6 +493,13 @@ static void list_del(struct hreq *h)
 
 /* ---- answers ---- */
 
+static void fail_with(struct hreq *h, const struct th_err *err)
+{
+    struct th_areq q = {
+        .uri = h->uri, .accept = header(h, "Accept"), .user_agent = header(h, "User-Agent")};
+    th_api_fail(&h->resp, &q, err);
+}
+
 static enum MHD_Result send_answer(struct hreq *h)
 {
     h->state = HREQ_ANSWER;
@@ -501,7 +508,7 @@ static enum MHD_Result send_answer(struct hreq *h)
         th_aresp_done(&h->resp);
         TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
         (void)th_fail(&err, TH_R_UNAVAILABLE, "the server is shutting down");
-        th_api_fail(&h->resp, header(h, "Accept"), &err);
+        fail_with(h, &err);
     }
     if (h->resp.watch) {
         r = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 1024, watch_read, h, NULL);
@@ -519,7 +526,7 @@ static enum MHD_Result send_error(struct hreq *h, const struct th_err *err)
 {
     th_audit_failed(h->resp.audit, err);
     th_aresp_done(&h->resp);
-    th_api_fail(&h->resp, header(h, "Accept"), err);
+    fail_with(h, err);
     if (err->reason == TH_R_UNAUTHORIZED) {
         th_strv_add(&h->resp.headers, "WWW-Authenticate: Bearer");
     }
@@ -832,7 +839,7 @@ static enum MHD_Result handle_body(struct hreq *h)
     }
     (void)pthread_mutex_unlock(&s->lock);
     if (r < 0) {
-        th_api_fail(&h->resp, q.accept, &err);
+        th_api_fail(&h->resp, &q, &err);
         return MHD_YES; /* resumed: it is sent by the next call */
     }
     if (inline_) {

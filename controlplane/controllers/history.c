@@ -50,11 +50,16 @@ static struct th_json *build(const struct th_json *owner, const struct th_json *
     const struct th_json *labels = th_json_path(owner, "spec.template.metadata.labels");
     struct th_json *copy = labels ? th_json_dup(labels) : th_json_object();
     th_json_set_str(copy, TH_REVISION_HASH_LABEL, hash);
-    return th_json_build("{'apiVersion':'apps/v1','kind':'ControllerRevision','metadata':{'name':%s,"
-                         "'namespace':%s,'labels':%o,'ownerReferences':%o},'data':%o,"
-                         "'revision':%d}",
-                         name, th_json_path_str(owner, "metadata.namespace"), copy, owners,
-                         th_json_dup(data), revision);
+    struct th_json *made =
+        th_json_build("{'apiVersion':'apps/v1','kind':'ControllerRevision','metadata':{'name':%s,"
+                      "'namespace':%s,'labels':%o,'ownerReferences':%o},'data':%o,'revision':%d}",
+                      name, th_json_path_str(owner, "metadata.namespace"), copy, owners,
+                      th_json_dup(data), revision);
+    const struct th_json *notes = th_json_path(owner, "metadata.annotations");
+    if (notes) { /* kubectl rollout history shows their change-cause */
+        th_json_path_set(made, "metadata.annotations", th_json_dup(notes));
+    }
+    return made;
 }
 
 static int create(struct th_ctrl *c, const char *key, const struct th_json *owner,

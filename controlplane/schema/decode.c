@@ -23,160 +23,21 @@
 #include "base/encode.h"
 #include "controlplane/schema/gotext.h"
 #include "controlplane/schema/quantity.h"
-#include "controlplane/schema/schema_priv.h"
+#include "controlplane/schema/decode_priv.h"
 
 #define MAX_STRICT_ERRORS 100 /* sigs.k8s.io/json stops counting there */
-
-/* Where decoding is: a chain on the stack, innermost first. */
-struct at {
-    const struct at *up;
-    const char *key;              /* member or map key; NULL for an index */
-    size_t index;
-    const struct th_type *owner;  /* the struct, for a struct's member */
-    const struct th_field *field;
-};
 
 struct decoder {
     struct th_strv *unknown; /* NULL: not counted here */
     struct th_err *err;
     int saved;               /* first remembered error's code, or 0; its text is in err */
+    bool from_map;           /* errors as upstream's converter from maps has them */
 };
 
 static int check_struct(struct decoder *d, const struct th_type *t, struct th_json *obj,
-                        const struct at *at);
+                        const struct th_decode_at *at);
 static int check_shape(struct decoder *d, const struct th_field *f, struct th_json *v,
-                       struct th_json **ret, const struct at *at);
-
-/* ---- Paths and Go names ---- */
-
-/* "spec.containers[0].image", as strict errors say it. */
-static void strict_path(const struct at *at, struct th_buf *b)
-{
-    if (!at) {
-        return;
-    }
-    strict_path(at->up, b);
-    if (at->key) {
-        if (b->n) {
-            th_buf_putc(b, '.');
-        }
-        th_buf_puts(b, at->key);
-    } else {
-        th_buf_printf(b, "[%zu]", at->index);
-    }
-}
-
-/* "spec.template.spec.volumes.VolumeSource.hostPath", as type errors say it. */
-static void go_path(const struct at *at, struct th_buf *b)
-{
-    if (!at) {
-        return;
-    }
-    go_path(at->up, b);
-    if (!at->field) {
-        return;
-    }
-    const char *embedded = at->field->go_embedded;
-    if (!embedded && (at->field->flags & TH_FF_INLINE)) {
-        embedded = "TypeMeta";
-    }
-    if (b->n) {
-        th_buf_putc(b, '.');
-    }
-    if (embedded) {
-        th_buf_puts(b, embedded);
-        th_buf_putc(b, '.');
-    }
-    th_buf_puts(b, at->field->name);
-}
-
-static const char *go_struct(const struct at *at)
-{
-    for (; at; at = at->up) {
-        if (at->owner) {
-            const char *dot = strrchr(at->owner->name, '.');
-            return dot ? dot + 1 : at->owner->name;
-        }
-    }
-    return NULL;
-}
-
-/* Go's name of one value of the field's type: "int32", "v1.Container". */
-static void go_element(const struct th_field *f, struct th_buf *b)
-{
-    static const char *const names[] = {
-        [TH_F_STRING] = "string",           [TH_F_BOOL] = "bool",
-        [TH_F_INT32] = "int32",             [TH_F_INT64] = "int64",
-        [TH_F_DOUBLE] = "float64",          [TH_F_BYTES] = "[]uint8",
-        [TH_F_QUANTITY] = "resource.Quantity", [TH_F_INTORSTR] = "int32",
-        [TH_F_TIME] = "string",             [TH_F_MICROTIME] = "string",
-        [TH_F_DURATION] = "string",         [TH_F_RAW] = "runtime.RawExtension",
-        [TH_F_SCHEMA_OR_LIST] = "v1.JSONSchemaPropsOrArray",
-        [TH_F_SCHEMA_OR_BOOL] = "v1.JSONSchemaPropsOrBool",
-        [TH_F_SCHEMA_OR_STRINGS] = "v1.JSONSchemaPropsOrStringArray",
-    };
-    const char *go = f->go;
-    if (go && f->shape == TH_SHAPE_LIST && th_startswith(go, "[]")) {
-        th_buf_puts(b, go + 2);
-    } else if (go && f->shape == TH_SHAPE_MAP && th_startswith(go, "map[string]")) {
-        th_buf_puts(b, go + strlen("map[string]"));
-    } else if (go && f->shape == TH_SHAPE_ONE && f->type != TH_F_INTORSTR) {
-        th_buf_puts(b, go);
-    } else if (f->type == TH_F_STRUCT) {
-        /* "core.v1.Container" is v1.Container; "meta.ObjectMeta" is in a package v1 too */
-        const char *name = f->sub->name, *dot = strchr(name, '.');
-        th_buf_printf(b, "%s%s", dot && strchr(dot + 1, '.') ? "" : "v1.", dot ? dot + 1 : name);
-    } else {
-        th_buf_puts(b, names[f->type]);
-    }
-}
-
-static void go_whole(const struct th_field *f, struct th_buf *b)
-{
-    if (f->shape == TH_SHAPE_ONE) {
-        go_element(f, b);
-    } else if (f->go) {
-        th_buf_puts(b, f->go);
-    } else {
-        th_buf_puts(b, f->shape == TH_SHAPE_LIST  ? "[]"
-                       : f->shape == TH_SHAPE_MAP ? "map[string]"
-                                                  : "map[string][]");
-        go_element(f, b);
-    }
-}
-
-static void describe(const struct th_json *v, bool with_digits, struct th_buf *b)
-{
-    switch (th_json_type(v)) {
-    case TH_JSON_NULL:
-        th_buf_puts(b, "null");
-        break;
-    case TH_JSON_BOOL:
-        th_buf_puts(b, "bool");
-        break;
-    case TH_JSON_INT:
-    case TH_JSON_DOUBLE:
-        th_buf_puts(b, "number");
-        if (with_digits) {
-            th_buf_putc(b, ' ');
-            size_t n = b->n;
-            th_json_dump(v, b);
-            if (th_json_is(v, TH_JSON_DOUBLE) && !strpbrk(b->p + n, ".eE")) {
-                th_buf_puts(b, ".0");
-            }
-        }
-        break;
-    case TH_JSON_STRING:
-        th_buf_puts(b, "string");
-        break;
-    case TH_JSON_ARRAY:
-        th_buf_puts(b, "array");
-        break;
-    case TH_JSON_OBJECT:
-        th_buf_puts(b, "object");
-        break;
-    }
-}
+                       struct th_json **ret, const struct th_decode_at *at);
 
 /* An error that ends decoding at once replaces one that was only remembered. */
 static int fatal_text(struct decoder *d, const char *text)
@@ -185,23 +46,17 @@ static int fatal_text(struct decoder *d, const char *text)
     return th_fail(d->err, TH_R_BAD_REQUEST, "%s", text);
 }
 
-static int type_error(struct decoder *d, const struct at *at, const struct th_json *v,
-                      bool with_digits, const char *go_type, bool fatal)
+static int type_error(struct decoder *d, const struct th_field *f, const struct th_decode_at *at,
+                      const struct th_json *v, bool with_digits, const char *go_type, bool fatal)
 {
     if (d->saved && !fatal) {
         return 0;
     }
     th_autobuf struct th_buf b = TH_BUF_INIT;
-    th_autobuf struct th_buf path = TH_BUF_INIT;
-    th_buf_puts(&b, "json: cannot unmarshal ");
-    describe(v, with_digits, &b);
-    const char *owner = go_struct(at);
-    if (owner) {
-        go_path(at, &path);
-        th_buf_printf(&b, " into Go struct field %s.%s of type %s", owner, th_buf_cstr(&path),
-                      go_type);
+    if (d->from_map) { /* types with a decoder of their own still see JSON */
+        th_decode_map_error(fatal ? NULL : f, v, with_digits, go_type, &b);
     } else {
-        th_buf_printf(&b, " into Go value of type %s", go_type);
+        th_decode_json_error(at, v, with_digits, go_type, &b);
     }
     int code = th_fail(d->err, TH_R_BAD_REQUEST, "%s", th_buf_cstr(&b));
     if (fatal) {
@@ -213,17 +68,17 @@ static int type_error(struct decoder *d, const struct at *at, const struct th_js
 }
 
 static int element_error(struct decoder *d, const struct th_field *f, const struct th_json *v,
-                         bool with_digits, bool fatal, const struct at *at)
+                         bool with_digits, bool fatal, const struct th_decode_at *at)
 {
     th_autobuf struct th_buf go = TH_BUF_INIT;
-    go_element(f, &go);
-    return type_error(d, at, v, with_digits, th_buf_cstr(&go), fatal);
+    th_decode_go_element(f, &go);
+    return type_error(d, f, at, v, with_digits, th_buf_cstr(&go), fatal);
 }
 
 /* ---- Scalars. *ret is v itself (borrowed) or a new node. ---- */
 
 static int check_int(struct decoder *d, const struct th_field *f, struct th_json *v, bool fatal,
-                     const struct at *at)
+                     const struct th_decode_at *at)
 {
     if (!th_json_is(v, TH_JSON_INT)) {
         return element_error(d, f, v, th_json_is(v, TH_JSON_DOUBLE), fatal, at);
@@ -237,11 +92,11 @@ static int check_int(struct decoder *d, const struct th_field *f, struct th_json
 }
 
 static int check_time(struct decoder *d, const struct th_field *f, struct th_json *v,
-                      struct th_json **ret, const struct at *at)
+                      struct th_json **ret, const struct th_decode_at *at)
 {
     const char *s = th_json_str(v);
     if (!s) {
-        return type_error(d, at, v, false, "string", true);
+        return type_error(d, NULL, at, v, false, "string", true);
     }
     bool micro = f->type == TH_F_MICROTIME;
     int64_t sec;
@@ -288,11 +143,11 @@ static int check_quantity(struct decoder *d, struct th_json *v, struct th_json *
 }
 
 static int check_duration(struct decoder *d, struct th_json *v, struct th_json **ret,
-                          const struct at *at)
+                          const struct th_decode_at *at)
 {
     const char *s = th_json_str(v);
     if (!s) {
-        return type_error(d, at, v, false, "string", true);
+        return type_error(d, NULL, at, v, false, "string", true);
     }
     int64_t ns;
     TH_AUTO_ERR struct th_err e = TH_ERR_INIT;
@@ -308,7 +163,7 @@ static int check_duration(struct decoder *d, struct th_json *v, struct th_json *
 }
 
 static int check_bytes(struct decoder *d, const struct th_field *f, struct th_json *v,
-                       struct th_json **ret, const struct at *at)
+                       struct th_json **ret, const struct th_decode_at *at)
 {
     th_autobuf struct th_buf bytes = TH_BUF_INIT;
     if (th_json_is(v, TH_JSON_ARRAY)) { /* []byte also reads [1,2,3] */
@@ -316,7 +171,7 @@ static int check_bytes(struct decoder *d, const struct th_field *f, struct th_js
             struct th_json *e = th_json_at(v, i);
             int64_t n = th_json_as_int(e, e ? -1 : 0);
             if (n < 0 || n > 255) {
-                return type_error(d, at, e, th_json_is(e, TH_JSON_INT), "uint8", false);
+                return type_error(d, f, at, e, th_json_is(e, TH_JSON_INT), "uint8", false);
             }
             th_buf_putc(&bytes, (char)n);
         }
@@ -345,9 +200,9 @@ static int check_bytes(struct decoder *d, const struct th_field *f, struct th_js
 /* Schemas inside a JSONSchemaProps union go through a decoder of their own, which knows no strict
  * errors: unknown members vanish silently. */
 static int check_schema(struct decoder *d, const struct th_field *f, struct th_json *v,
-                        struct th_json **ret, const struct at *at)
+                        struct th_json **ret, const struct th_decode_at *at)
 {
-    struct decoder quiet = {.err = d->err, .saved = d->saved};
+    struct decoder quiet = {.err = d->err, .saved = d->saved, .from_map = d->from_map};
     int r = 0;
     if (th_json_is(v, TH_JSON_OBJECT)) {
         r = check_struct(&quiet, f->sub, v, at);
@@ -376,7 +231,7 @@ static int check_schema(struct decoder *d, const struct th_field *f, struct th_j
 }
 
 static int check_one(struct decoder *d, const struct th_field *f, struct th_json *v,
-                     struct th_json **ret, const struct at *at)
+                     struct th_json **ret, const struct th_decode_at *at)
 {
     switch ((enum th_ftype)f->type) {
     case TH_F_STRING:
@@ -512,10 +367,10 @@ void th_schema_complete(const struct th_type *t, struct th_json *obj)
 /* ---- Containers ---- */
 
 static int check_list(struct decoder *d, const struct th_field *f, struct th_json *v,
-                      const struct at *at)
+                      const struct th_decode_at *at)
 {
     for (size_t i = 0; i < th_json_len(v); i++) {
-        struct at here = {.up = at, .index = i};
+        struct th_decode_at here = {.up = at, .index = i};
         struct th_json *e = th_json_at(v, i), *now = e;
         if (e) {
             TH_TRY(check_one(d, f, e, &now, &here));
@@ -530,7 +385,7 @@ static int check_list(struct decoder *d, const struct th_field *f, struct th_jso
 }
 
 static int check_map(struct decoder *d, const struct th_field *f, struct th_json *v,
-                     const struct at *at)
+                     const struct th_decode_at *at)
 {
     const struct th_field list = {.name = f->name, .type = f->type, .shape = TH_SHAPE_LIST,
                                   .sub = f->sub, .go = f->go ? "v1.ExtraValue" : NULL};
@@ -539,7 +394,7 @@ static int check_map(struct decoder *d, const struct th_field *f, struct th_json
     TH_AUTO(th_json) struct th_json *values = th_json_array();
     struct th_json_iter it = TH_JSON_ITER(v);
     while (th_json_next(&it)) {
-        struct at here = {.up = at, .key = it.name};
+        struct th_decode_at here = {.up = at, .key = it.name};
         struct th_json *now = it.value;
         if (f->shape == TH_SHAPE_MAP_LIST) {
             if (it.value) {
@@ -562,7 +417,7 @@ static int check_map(struct decoder *d, const struct th_field *f, struct th_json
 }
 
 static int check_shape(struct decoder *d, const struct th_field *f, struct th_json *v,
-                       struct th_json **ret, const struct at *at)
+                       struct th_json **ret, const struct th_decode_at *at)
 {
     if (f->shape == TH_SHAPE_ONE) {
         return check_one(d, f, v, ret, at);
@@ -570,19 +425,19 @@ static int check_shape(struct decoder *d, const struct th_field *f, struct th_js
     bool list = f->shape == TH_SHAPE_LIST;
     if (!th_json_is(v, list ? TH_JSON_ARRAY : TH_JSON_OBJECT)) {
         th_autobuf struct th_buf go = TH_BUF_INIT;
-        go_whole(f, &go);
-        return type_error(d, at, v, false, th_buf_cstr(&go), false);
+        th_decode_go_whole(f, &go);
+        return type_error(d, f, at, v, false, th_buf_cstr(&go), false);
     }
     return list ? check_list(d, f, v, at) : check_map(d, f, v, at);
 }
 
-static void note_unknown(struct decoder *d, const struct at *at)
+static void note_unknown(struct decoder *d, const struct th_decode_at *at)
 {
     if (!d->unknown || d->unknown->n >= MAX_STRICT_ERRORS) {
         return;
     }
     th_autobuf struct th_buf path = TH_BUF_INIT;
-    strict_path(at, &path);
+    th_decode_strict_path(at, &path);
     if (!th_strv_has(d->unknown, th_buf_cstr(&path))) {
         th_strv_add(d->unknown, th_buf_cstr(&path));
     }
@@ -590,7 +445,7 @@ static void note_unknown(struct decoder *d, const struct at *at)
 
 /* A custom resource's member: only unknown members matter here, and metadata, which is Go's. */
 static int check_custom(struct decoder *d, const struct th_field *f, struct th_json *v,
-                        const struct at *at)
+                        const struct th_decode_at *at)
 {
     bool whole = f->shape == TH_SHAPE_ONE;
     if (f->type != TH_F_STRUCT && !(f->elem && !whole)) {
@@ -607,21 +462,21 @@ static int check_custom(struct decoder *d, const struct th_field *f, struct th_j
     const struct th_field *elem = f->elem ? f->elem : &one;
     if (f->shape == TH_SHAPE_LIST) {
         for (size_t i = 0; th_json_is(v, TH_JSON_ARRAY) && i < th_json_len(v); i++) {
-            struct at here = {.up = at, .index = i};
+            struct th_decode_at here = {.up = at, .index = i};
             TH_TRY(check_custom(d, elem, th_json_at(v, i), &here));
         }
         return 0;
     }
     struct th_json_iter it = TH_JSON_ITER(th_json_is(v, TH_JSON_OBJECT) ? v : NULL);
     while (th_json_next(&it)) {
-        struct at here = {.up = at, .key = it.name};
+        struct th_decode_at here = {.up = at, .key = it.name};
         TH_TRY(check_custom(d, elem, it.value, &here));
     }
     return 0;
 }
 
 static int check_struct(struct decoder *d, const struct th_type *t, struct th_json *obj,
-                        const struct at *at)
+                        const struct th_decode_at *at)
 {
     bool custom = (t->flags & TH_TF_CUSTOM) != 0;
     const struct th_field *changed_inline[8];
@@ -635,7 +490,7 @@ static int check_struct(struct decoder *d, const struct th_type *t, struct th_js
         if (!f) {
             f = t->any;
         }
-        struct at here = {.up = at, .key = it.name, .owner = custom ? NULL : t,
+        struct th_decode_at here = {.up = at, .key = it.name, .owner = custom ? NULL : t,
                           .field = custom ? NULL : f};
         if (!f) {
             if (!(t->flags & TH_TF_PRESERVE)) {
@@ -678,18 +533,30 @@ static int check_struct(struct decoder *d, const struct th_type *t, struct th_js
     return 0;
 }
 
-int th_schema_decode(const struct th_type *t, struct th_json *obj, struct th_strv *unknown,
-                     struct th_err *err)
+static int decode(const struct th_type *t, struct th_json *obj, struct th_strv *unknown, bool from_map,
+                  struct th_err *err)
 {
-    struct decoder d = {.unknown = unknown, .err = err};
+    struct decoder d = {.unknown = unknown, .err = err, .from_map = from_map};
     if (!th_json_is(obj, TH_JSON_OBJECT)) {
         th_autobuf struct th_buf go = TH_BUF_INIT;
         const struct th_field top = {.name = "", .type = TH_F_STRUCT, .sub = t};
-        go_element(&top, &go);
-        return type_error(&d, NULL, obj, false, th_buf_cstr(&go), true);
+        th_decode_go_element(&top, &go);
+        return type_error(&d, NULL, NULL, obj, false, th_buf_cstr(&go), true);
     }
     TH_TRY(check_struct(&d, t, obj, NULL));
     return d.saved;
+}
+
+int th_schema_decode(const struct th_type *t, struct th_json *obj, struct th_strv *unknown,
+                     struct th_err *err)
+{
+    return decode(t, obj, unknown, false, err);
+}
+
+int th_schema_decode_map(const struct th_type *t, struct th_json *obj, struct th_strv *unknown,
+                         struct th_err *err)
+{
+    return decode(t, obj, unknown, true, err);
 }
 
 /* ---- Field validation ---- */

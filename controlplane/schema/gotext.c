@@ -449,3 +449,56 @@ char *th_go_duration_format(int64_t ns, char *buf)
     }
     return buf;
 }
+
+/* ---- Printing ---- */
+
+static int by_text(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static void print(const struct th_json *o, struct th_buf *b)
+{
+    switch (th_json_type(o)) {
+    case TH_JSON_NULL:
+        th_buf_puts(b, "<nil>");
+        break;
+    case TH_JSON_STRING:
+        th_buf_puts(b, th_json_str(o));
+        break;
+    case TH_JSON_ARRAY:
+        th_buf_putc(b, '[');
+        for (size_t i = 0; i < th_json_len(o); i++) {
+            th_buf_puts(b, i ? " " : "");
+            print(th_json_at(o, i), b);
+        }
+        th_buf_putc(b, ']');
+        break;
+    case TH_JSON_OBJECT: {
+        size_t n = 0;
+        const char **names = th_xcalloc(th_json_len(o) + 1, sizeof(*names));
+        struct th_json_iter it = TH_JSON_ITER(o);
+        while (th_json_next(&it)) {
+            names[n++] = it.name;
+        }
+        qsort(names, n, sizeof(*names), by_text);
+        th_buf_puts(b, "map[");
+        for (size_t i = 0; i < n; i++) {
+            th_buf_printf(b, "%s%s:", i ? " " : "", names[i]);
+            print(th_json_get(o, names[i]), b);
+        }
+        th_buf_putc(b, ']');
+        free(names);
+        break;
+    }
+    default:
+        th_json_dump(o, b);
+    }
+}
+
+char *th_go_print(const struct th_json *o)
+{
+    th_autobuf struct th_buf b = TH_BUF_INIT;
+    print(o, &b);
+    return th_xstrdup(th_buf_cstr(&b));
+}

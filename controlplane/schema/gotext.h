@@ -4,6 +4,7 @@
  * and tests see those words. Pure functions. */
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/json/json.h"
 
 /* strconv.Quote: appends s in double quotes. */
 void th_go_quote(struct th_buf *b, const char *s);
@@ -22,4 +23,6 @@ int th_go_base64_decode(const char *s, size_t n, struct th_buf *b, struct th_err
 /* time.ParseDuration and Duration.String, in nanoseconds. */
 int th_go_duration_parse(const char *s, int64_t *ret_ns, struct th_err *err) TH_MUST_USE;
 char *th_go_duration_format(int64_t ns, char *buf);
+/* fmt's %v of what JSON becomes in Go: map[a:1 b:[x y]], keys sorted. Caller frees. */
+char *th_go_print(const struct th_json *o);
 #endif

@@ -112,6 +112,10 @@ enum th_field_validation { TH_FV_IGNORE, TH_FV_WARN, TH_FV_STRICT };
  * omitempty members are dropped. Duplicates are the JSON parser's business. */
 int th_schema_decode(const struct th_type *t, struct th_json *obj, struct th_strv *unknown,
                      struct th_err *err) TH_MUST_USE;
+/* The same, with the errors of upstream's converter from maps, which takes what a strategic merge made:
+ * "cannot restore map from string". */
+int th_schema_decode_map(const struct th_type *t, struct th_json *obj, struct th_strv *unknown,
+                         struct th_err *err) TH_MUST_USE;
 /* Turns unknown and duplicate paths into what upstream answers: STRICT gives TH_R_BAD_REQUEST
  * 'strict decoding error: unknown field "spec.foo"', WARN adds 'unknown field "spec.foo"' to
  * warnings, IGNORE nothing. */

@@ -18,6 +18,7 @@
  * list that should merge, where upstream panics, is an error; order among equal faults is the
  * patch's instead of random.
  */
+#include "controlplane/schema/gotext.h"
 #include "controlplane/schema/strategic_priv.h"
 #include "controlplane/schema/patch.h"
 
@@ -179,7 +180,7 @@ static int element_type(const struct th_json *a, const struct th_json *b, bool *
                 }
             }
             if (t != first || t == TH_JSON_NULL) {
-                th_autofree char *at = th_strategic_print(a), *bt = th_strategic_print(b);
+                th_autofree char *at = th_go_print(a), *bt = th_go_print(b);
                 return th_fail(err, TH_R_INTERNAL, "list element types are not identical: [%s %s]",
                                at, bt);
             }

@@ -9,6 +9,7 @@
  *
  * Faults print values as Go's %v does, since the text reaches clients.
  */
+#include "controlplane/schema/gotext.h"
 #include "controlplane/schema/strategic_priv.h"
 
 static bool same(const struct th_json *a, const struct th_json *b, const char *key)
@@ -157,7 +158,7 @@ int th_strategic_check_order(const struct th_json *patch, const struct th_json *
             found = same(e, o, key);
         }
         if (!found) {
-            th_autofree char *a = th_strategic_print(patch), *b = th_strategic_print(order);
+            th_autofree char *a = th_go_print(patch), *b = th_go_print(order);
             return th_fail(err, TH_R_INTERNAL,
                            "The order in patch list:\n%s\n doesn't match $setElementOrder list:\n"
                            "%s\n",
@@ -169,60 +170,9 @@ int th_strategic_check_order(const struct th_json *patch, const struct th_json *
 
 /* ---- Faults ---- */
 
-static int by_text(const void *a, const void *b)
-{
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
-static void print(const struct th_json *o, struct th_buf *b)
-{
-    switch (th_json_type(o)) {
-    case TH_JSON_NULL:
-        th_buf_puts(b, "<nil>");
-        break;
-    case TH_JSON_STRING:
-        th_buf_puts(b, th_json_str(o));
-        break;
-    case TH_JSON_ARRAY:
-        th_buf_putc(b, '[');
-        for (size_t i = 0; i < th_json_len(o); i++) {
-            th_buf_puts(b, i ? " " : "");
-            print(th_json_at(o, i), b);
-        }
-        th_buf_putc(b, ']');
-        break;
-    case TH_JSON_OBJECT: {
-        size_t n = 0;
-        const char **names = th_xcalloc(th_json_len(o) + 1, sizeof(*names));
-        struct th_json_iter it = TH_JSON_ITER(o);
-        while (th_json_next(&it)) {
-            names[n++] = it.name;
-        }
-        qsort(names, n, sizeof(*names), by_text);
-        th_buf_puts(b, "map[");
-        for (size_t i = 0; i < n; i++) {
-            th_buf_printf(b, "%s%s:", i ? " " : "", names[i]);
-            print(th_json_get(o, names[i]), b);
-        }
-        th_buf_putc(b, ']');
-        free(names);
-        break;
-    }
-    default:
-        th_json_dump(o, b);
-    }
-}
-
-char *th_strategic_print(const struct th_json *o)
-{
-    th_autobuf struct th_buf b = TH_BUF_INIT;
-    print(o, &b);
-    return th_xstrdup(th_buf_cstr(&b));
-}
-
 int th_strategic_no_merge_key(const struct th_json *map, const char *key, struct th_err *err)
 {
-    th_autofree char *text = th_strategic_print(map);
+    th_autofree char *text = th_go_print(map);
     return th_fail(err, TH_R_INTERNAL, "map: %s does not contain declared merge key: %s", text, key);
 }
 
@@ -248,7 +198,7 @@ int th_strategic_bad_patch_type(const struct th_json *directive, const struct th
         [TH_JSON_INT] = "%!s(int64=",
         [TH_JSON_DOUBLE] = "%!s(float64=",
     };
-    th_autofree char *what = th_strategic_print(directive), *text = th_strategic_print(map);
+    th_autofree char *what = th_go_print(directive), *text = th_go_print(map);
     enum th_json_type t = th_json_type(directive);
     if (t <= TH_JSON_DOUBLE) {
         return th_fail(err, TH_R_INTERNAL, "unknown patch type: %s%s%s in map: %s", formats[t],

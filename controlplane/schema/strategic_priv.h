@@ -15,8 +15,6 @@ int th_strategic_order(const struct th_json *merged, const struct th_json *wante
 int th_strategic_check_order(const struct th_json *patch, const struct th_json *order,
                              const char *key, struct th_err *err);
 
-/* As Go's fmt prints with %v; the caller frees. */
-char *th_strategic_print(const struct th_json *o);
 int th_strategic_no_merge_key(const struct th_json *map, const char *key, struct th_err *err);
 int th_strategic_bad_arg_type(const char *expected, const struct th_json *got, struct th_err *err);
 int th_strategic_bad_patch_type(const struct th_json *directive, const struct th_json *map,

@@ -105,6 +105,34 @@ class Api(unittest.TestCase):
         self.fails(400, "BadRequest", "the name of the object (u1) does not match the name on the URL (u2)",
                    self.c.api("PUT", CM + "/u2", cm("u1")))
 
+    def test_an_update_may_leave_out_what_admission_filled_in(self):
+        pods = "/api/v1/namespaces/default/pods"
+        self.c.api("POST", "/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "filler"}})
+        code, made = self.c.api("POST", pods, {"metadata": {"name": "filled"}, "spec": {
+            "serviceAccountName": "filler", "containers": [{"name": "c", "image": "i"}]}})
+        self.assertEqual(code, 201)
+        sent = json.loads(json.dumps(made))
+        for field in ("priority", "preemptionPolicy", "tolerations"):
+            del sent["spec"][field]
+        sent["metadata"]["labels"] = {"new": "1"}
+        code, got = self.c.api("PUT", pods + "/filled", sent)
+        self.assertEqual((code, got["spec"]), (200, made["spec"]))
+
+    def test_a_strategic_merge_that_makes_nonsense_is_refused_in_its_own_words(self):
+        code, out = self.c.kubectl("patch", "ns", "default", "-p", '{"metadata":{"labels":"x"}}', ok=False)
+        self.assertEqual((code, out), (1, 'The request is invalid: patch: Invalid value: "map[metadata:map[labels:x]]": '
+                                          'cannot restore map from string\n'))
+
+    def test_people_get_json_they_can_read(self):
+        def newlines(path, agent):
+            return self.c.http("GET", path, headers={"User-Agent": agent})[2].count(b"\n")
+        path = "/api/v1/namespaces/default"
+        self.assertLess(newlines(path, "kubectl/v1.36.3"), 2)
+        self.assertGreater(newlines(path, "curl/8.0"), 5)
+        self.assertGreater(newlines(path + "?pretty=true", "kubectl/v1.36.3"), 5)
+        self.assertLess(newlines(path + "?pretty=false", "curl/8.0"), 2)
+        self.assertGreater(newlines(path + "x", "curl/8.0"), 5) # errors too
+
     def test_dry_run_changes_nothing(self):
         s, o = self.c.api("POST", CM + "?dryRun=All", cm("dry"))
         self.assertEqual(s, 201)

@@ -138,11 +138,14 @@ class Workloads(Scene, unittest.TestCase):
         return sorted(p["spec"].get("nodeName", "") for p in self.items(self.pods) if "deletionTimestamp" not in p["metadata"])
 
     def test_a_daemon_runs_on_every_node_that_fits(self):
-        self.make(self.ds, workload("DaemonSet", "apps/v1"))
+        self.make(self.ds, dict(workload("DaemonSet", "apps/v1"), metadata={
+            "name": "x", "annotations": {"kubernetes.io/change-cause": "because"}}))
         d = self.status(self.ds + "/x", desiredNumberScheduled=3, currentNumberScheduled=3, numberReady=3, numberAvailable=3,
                         updatedNumberScheduled=3, numberMisscheduled=0)
         self.assertEqual(self.where(), ["n1", "n2", "n3"])
         self.assertEqual(d["status"]["observedGeneration"], 1)
+        history = self.c.kubectl("rollout", "history", "daemonset/x", "-n", self.ns)
+        self.assertIn("because", history)
         p = self.items(self.pods)[0]
         keys = {(t["key"], t["effect"]) for t in p["spec"]["tolerations"]}
         self.assertIn(("node.kubernetes.io/unschedulable", "NoSchedule"), keys)
@@ -266,6 +269,12 @@ class Workloads(Scene, unittest.TestCase):
         self.c.kubectl("create", "job", "now", "--from=cronjob/c", "-n", self.ns)
         self.ended("now")
         self.wait("event", lambda: self.events(self.ns, "SawCompletedJob"))
+
+    def test_a_cronjob_that_is_never_due_says_so(self):
+        self.make(self.crons, {"metadata": {"name": "never"}, "spec": {
+            "schedule": "59 23 31 2 *", "jobTemplate": {"spec": {"template": template(restartPolicy="Never")}}}})
+        e = self.wait("event", lambda: self.events(self.ns, "InvalidSchedule"))
+        self.assertIn("invalid schedule: 59 23 31 2 * : ", e[0]["message"])
 
     # ---- ReplicationController, PodDisruptionBudget ----
 

@@ -94,6 +94,34 @@ static void test_type_errors(void **state)
     }
 }
 
+static void test_type_errors_of_maps(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *want;
+    } cases[] = {
+        {"{'metadata':{'labels':'x'}}", "cannot restore map from string"},
+        {"{'metadata':{'labels':{'a':[1]}}}", "unrecognized type: string"},
+        {"{'spec':{'containers':'x'}}", "cannot restore slice from string"},
+        {"{'spec':{'containers':[1]}}", "cannot restore struct from: int64"},
+        {"{'spec':{'containers':[{'name':3}]}}", "cannot convert int64 to string"},
+        {"{'spec':{'restartPolicy':3}}", "cannot convert int64 to v1.RestartPolicy"},
+        {"{'spec':{'restartPolicy':true}}", "unrecognized type: string"},
+        {"{'spec':{'priority':1.5}}", "cannot convert float64 to int32"},
+        {"{'spec':{'hostNetwork':'yes'}}", "unrecognized type: bool"},
+        /* these read JSON by themselves */
+        {"{'metadata':{'creationTimestamp':5}}",
+         "json: cannot unmarshal number into Go value of type string"},
+    };
+    for (size_t i = 0; i < TH_ARRAY_LEN(cases); i++) {
+        TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
+        TH_AUTO(th_json) struct th_json *o = th_json_build(cases[i].text);
+        const struct th_type *t = kind("", "v1", "Pod")->type;
+        assert_int_equal(th_schema_decode_map(t, o, NULL, &err), -TH_R_BAD_REQUEST);
+        assert_string_equal(err.msg, cases[i].want);
+    }
+}
+
 static void test_unknown(void **state)
 {
     (void)state;
@@ -222,6 +250,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tables),     cmocka_unit_test(test_type_errors),
+        cmocka_unit_test(test_type_errors_of_maps),
         cmocka_unit_test(test_unknown),    cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_protobuf),   cmocka_unit_test(test_openapi),

@@ -24,7 +24,12 @@ static bool enabled(const struct th_call *c, const struct th_admission_plugin *p
 bool th_admission_creates(const struct th_call *c, const char *group, const char *plural,
                           const struct th_json *old)
 {
-    return !old && !c->sub && th_streq(c->res->group, group) && th_streq(c->res->plural, plural);
+    return !old && th_admission_writes(c, group, plural);
+}
+
+bool th_admission_writes(const struct th_call *c, const char *group, const char *plural)
+{
+    return !c->sub && th_streq(c->res->group, group) && th_streq(c->res->plural, plural);
 }
 
 int th_admit_mutate(struct th_call *c, struct th_json *obj, const struct th_json *old,

@@ -16,4 +16,6 @@ struct th_admission_plugin {
 /* True for a create (not an update, not a subresource) of this core kind. */
 bool th_admission_creates(const struct th_call *c, const char *group, const char *plural,
                           const struct th_json *old);
+/* The same for an update, too. */
+bool th_admission_writes(const struct th_call *c, const char *group, const char *plural);
 #endif

@@ -22,12 +22,12 @@ static bool tolerates(const struct th_json *list, const char *key)
 static int mutate(struct th_call *c, struct th_json *obj, const struct th_json *old,
                   struct th_err *err)
 {
+    (void)old;
     (void)err;
     /* updates too: they may not take these tolerations away, and most clients do not know of them */
-    if (!th_admission_creates(c, "", "pods", NULL)) {
+    if (!th_admission_writes(c, "", "pods")) {
         return 0;
     }
-    (void)old;
     static const char *const keys[] = {"node.kubernetes.io/not-ready",
                                        "node.kubernetes.io/unreachable"};
     for (size_t i = 0; i < TH_ARRAY_LEN(keys); i++) {

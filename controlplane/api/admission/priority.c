@@ -39,9 +39,26 @@ static struct th_json *find_default(struct th_call *c)
     return best;
 }
 
+/* What was set when the pod was made stays when an update leaves it out, as a manifest does that is
+ * replaced; validation sees to any other change. */
+static void keep_old(struct th_json *obj, const struct th_json *old)
+{
+    static const char *const fields[] = {"spec.priority", "spec.preemptionPolicy"};
+    for (size_t i = 0; i < TH_ARRAY_LEN(fields); i++) {
+        const struct th_json *was = th_json_path(old, fields[i]);
+        if (was && !th_json_path(obj, fields[i])) {
+            th_json_path_set(obj, fields[i], th_json_dup(was));
+        }
+    }
+}
+
 static int mutate(struct th_call *c, struct th_json *obj, const struct th_json *old,
                   struct th_err *err)
 {
+    if (old && th_admission_writes(c, "", "pods")) {
+        keep_old(obj, old);
+        return 0;
+    }
     if (!th_admission_creates(c, "", "pods", old)) {
         return 0;
     }
