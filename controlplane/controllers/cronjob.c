@@ -299,7 +299,7 @@ static int follow_schedule(struct cron *x, int64_t *ret_after_ms, struct th_err 
         return 0;
     }
     int64_t now_s = th_now_ms() / 1000;
-    if (th_cron_next(&schedule, now_s) < 0) { /* the 31st of February */
+    if (th_cron_next(&schedule, &x->zone, now_s) < 0) { /* the 31st of February */
         th_event_record(th_ctrl_recorder(x->c), x->obj, "Warning", "InvalidSchedule",
                         "invalid schedule: %s : time difference between two schedules is less than "
                         "1 second",
