@@ -13,6 +13,7 @@
  */
 #include "controlplane/controllers/history.h"
 #include "controlplane/controllers/pod_control.h"
+#include "controlplane/controllers/statefulset_claims.h"
 #include "base/buf.h"
 #include "base/clock.h"
 #include <inttypes.h>
@@ -180,31 +181,21 @@ static int create_claims(struct stateful *x, const char *pod, struct th_err *err
     return 0;
 }
 
-/* Who owns the claims of a pod: nobody, the set (whenDeleted: Delete), or the pod that is surplus
- * (whenScaled: Delete). */
 static int own_claims(struct stateful *x, const struct th_json *pod, bool surplus,
                       struct th_err *err)
 {
-    const struct th_json *policy =
-        th_json_path(x->set, "spec.persistentVolumeClaimRetentionPolicy");
-    bool when_deleted = th_streq(th_json_path_str(policy, "whenDeleted"), "Delete");
-    bool when_scaled = th_streq(th_json_path_str(policy, "whenScaled"), "Delete");
-    const struct th_json *owner = surplus && when_scaled ? pod : when_deleted ? x->set : NULL;
     const struct th_json *templates = th_json_path(x->set, "spec.volumeClaimTemplates");
-    for (size_t i = 0; i < th_json_len(templates) && (when_deleted || when_scaled); i++) {
+    struct th_json *typed TH_AUTO(th_json) = th_json_dup(pod);
+    th_json_set_str(typed, "apiVersion", "v1");
+    th_json_set_str(typed, "kind", "Pod");
+    for (size_t i = 0; i < th_json_len(templates); i++) {
         th_autofree char *name =
             claim_name(th_json_at(templates, i), th_json_path_str(pod, "metadata.name"));
         struct th_json *claim TH_AUTO(th_json) =
             th_informer_get(th_ctrl_informer(x->c, GVR_CLAIMS), x->ns, name);
-        const char *now = th_json_path_str(claim, "metadata.ownerReferences[0].uid");
-        if (!claim || th_streq(now, th_json_path_str(owner, "metadata.uid"))) {
+        if (!claim || !th_statefulset_own_claim(claim, x->set, typed, surplus)) {
             continue;
         }
-        struct th_json *refs = th_json_array();
-        if (owner) {
-            th_json_append(refs, th_owner_ref_build(owner, owner == x->set, false));
-        }
-        th_json_path_set(claim, "metadata.ownerReferences", refs);
         int r = th_client_update(th_ctrl_client(x->c), GVR_CLAIMS, x->ns, name, "", claim, NULL,
                                  err);
         if (r == -TH_R_NOT_FOUND) {

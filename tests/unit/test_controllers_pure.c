@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "controlplane/controllers/cron_schedule.h"
 #include "controlplane/controllers/job_priv.h"
+#include "controlplane/controllers/statefulset_claims.h"
 
 static int64_t seconds(const char *text)
 {
@@ -95,6 +96,71 @@ static void every_zone_has_a_rule_and_no_other_name_has(void **state)
     }
 }
 
+static const char *owners_of(const char *refs, const char *policy, bool surplus, bool *ret_changed,
+                             char buf[64])
+{
+    th_autofree char *claim_text =
+        th_xasprintf("{\"metadata\":{\"ownerReferences\":[%s]}}", refs);
+    th_autofree char *set_text = th_xasprintf(
+        "{\"apiVersion\":\"apps/v1\",\"kind\":\"StatefulSet\",\"metadata\":{\"name\":\"s\","
+        "\"uid\":\"S\"},\"spec\":{\"persistentVolumeClaimRetentionPolicy\":%s}}",
+        policy);
+    struct th_json *claim TH_AUTO(th_json) = NULL;
+    struct th_json *set TH_AUTO(th_json) = NULL;
+    struct th_json *pod TH_AUTO(th_json) = th_json_build(
+        "{'apiVersion':'v1','kind':'Pod','metadata':{'name':'s-1','uid':'P'}}");
+    assert_int_equal(th_json_parse_cstr(claim_text, &claim, NULL), 0);
+    assert_int_equal(th_json_parse_cstr(set_text, &set, NULL), 0);
+    *ret_changed = th_statefulset_own_claim(claim, set, pod, surplus);
+    const struct th_json *list = th_json_path(claim, "metadata.ownerReferences");
+    buf[0] = 0;
+    for (size_t i = 0; i < th_json_len(list); i++) {
+        const struct th_json *r = th_json_at(list, i);
+        size_t n = strlen(buf);
+        (void)snprintf(buf + n, 64 - n, "%s%s", th_json_path_str(r, "uid"),
+                       th_json_path_bool(r, "controller", false) ? "!" : "");
+    }
+    return buf;
+}
+
+static void claims_belong_to_whom_the_policy_says(void **state)
+{
+    (void)state;
+#define SET "{\"apiVersion\":\"apps/v1\",\"kind\":\"StatefulSet\",\"name\":\"s\",\"uid\":\"S\",\"controller\":true}"
+#define OLD "{\"apiVersion\":\"apps/v1\",\"kind\":\"StatefulSet\",\"name\":\"s\",\"uid\":\"O\",\"controller\":true}"
+#define WEAK "{\"apiVersion\":\"apps/v1\",\"kind\":\"StatefulSet\",\"name\":\"s\",\"uid\":\"S\"}"
+#define POD "{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"name\":\"s-1\",\"uid\":\"P\",\"controller\":true}"
+#define MAP "{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"name\":\"m\",\"uid\":\"M\"}"
+#define BOSS "{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"name\":\"m\",\"uid\":\"B\",\"controller\":true}"
+    static const char keep[] = "{\"whenDeleted\":\"Retain\",\"whenScaled\":\"Retain\"}";
+    static const char scaled[] = "{\"whenDeleted\":\"Retain\",\"whenScaled\":\"Delete\"}";
+    static const char deleted[] = "{\"whenDeleted\":\"Delete\",\"whenScaled\":\"Retain\"}";
+    static const char both[] = "{\"whenDeleted\":\"Delete\",\"whenScaled\":\"Delete\"}";
+    static const struct {
+        const char *refs, *policy;
+        bool surplus;
+        const char *want; /* uids, controllers with "!" */
+        bool changed;
+    } cases[] = {
+        {"", keep, true, "", false},           {SET, keep, false, "", true},
+        {"", scaled, false, "", false},        {"", scaled, true, "P!", true},
+        {POD, scaled, true, "P!", false},      {POD, scaled, false, "", true},
+        {"", deleted, true, "S!", true},       {SET, deleted, false, "S!", false},
+        {WEAK, deleted, false, "S!", true},    {SET, both, true, "P!", true},
+        {POD, both, false, "S!", true},        {MAP, deleted, false, "MS!", true},
+        {BOSS, scaled, true, "B!", false},     {SET "," BOSS, both, true, "B!", true},
+        {OLD, deleted, false, "O!", false},
+    };
+    for (size_t i = 0; i < TH_ARRAY_LEN(cases); i++) {
+        bool changed = false;
+        char buf[64];
+        assert_string_equal(
+            owners_of(cases[i].refs, cases[i].policy, cases[i].surplus, &changed, buf),
+            cases[i].want);
+        assert_int_equal(changed, cases[i].changed);
+    }
+}
+
 static void a_schedule_that_never_comes_says_so(void **state)
 {
     (void)state;
@@ -152,6 +218,7 @@ int main(void)
         cmocka_unit_test(schedules_name_the_next_time),
         cmocka_unit_test(schedules_follow_the_clocks_of_their_zone),
         cmocka_unit_test(every_zone_has_a_rule_and_no_other_name_has),
+        cmocka_unit_test(claims_belong_to_whom_the_policy_says),
         cmocka_unit_test(a_schedule_that_never_comes_says_so),
         cmocka_unit_test(bad_schedules_are_refused_with_a_reason),
         cmocka_unit_test(sets_of_indexes_are_written_as_intervals),
