@@ -721,6 +721,21 @@ static void call_done(struct th_call *c)
     th_obj_unref(c->made);
 }
 
+/* Clients send their own deadline as ?timeout=. Calls here end well before any, so it is only read;
+ * upstream does not read it of calls that may go on (watches, streams). */
+static int check_timeout(const struct th_call *c, struct th_err *err)
+{
+    const char *text = th_query_get(&c->query, "timeout");
+    int64_t ns = 0;
+    TH_AUTO_ERR struct th_err local = TH_ERR_INIT;
+    if (!text || !*text || c->route.watch || th_query_bool(&c->query, "watch") ||
+        (c->route.sub && is_stream_name(c->route.sub)) || th_go_duration_parse(text, &ns, &local) == 0) {
+        return 0;
+    }
+    return th_fail(err, TH_R_BAD_REQUEST, "invalid timeout specified in the request URL - %s",
+                   local.msg);
+}
+
 int th_api_call(struct th_api *api, const struct th_areq *req, struct th_aresp *resp,
                 struct th_err *err)
 {
@@ -744,6 +759,9 @@ int th_api_call(struct th_api *api, const struct th_areq *req, struct th_aresp *
     int r = th_route_parse(req->uri, &c.route, &local);
     if (r >= 0) {
         r = th_query_parse(query ? query + 1 : "", &c.query, &local);
+    }
+    if (r >= 0) {
+        r = check_timeout(&c, &local);
     }
     if (r >= 0) {
         const struct th_aggr_service *remote = remote_of(&c);

@@ -1,4 +1,4 @@
-/* /version, /healthz, /livez, /readyz, and the key documents of OpenID. */
+/* /version, /healthz, /livez, /readyz, /metrics/slis, and the key documents of OpenID. */
 #include "controlplane/api/priv.h"
 
 #include "controlplane/resources/token.h"
@@ -55,6 +55,8 @@ static bool check_started(const struct th_api *api)
     return __atomic_load_n(&api->ready, __ATOMIC_ACQUIRE);
 }
 
+/* Upstream names every part of its start, and operators' tools look for the names. The work behind
+ * them is one step here (th_api_set_ready), so they turn at the same moment. */
 static const struct {
     const char *name;
     bool (*ok)(const struct th_api *api);
@@ -63,7 +65,28 @@ static const struct {
     {"ping", check_ping, true},
     {"log", check_ping, true},
     {"etcd", check_store, true},
-    {"poststarthook/bootstrap", check_started, false},
+    {"informer-sync", check_started, false},
+    {"poststarthook/start-apiserver-admission-initializer", check_started, true},
+    {"poststarthook/generic-apiserver-start-informers", check_started, true},
+    {"poststarthook/priority-and-fairness-config-consumer", check_started, true},
+    {"poststarthook/priority-and-fairness-config-producer", check_started, true},
+    {"poststarthook/start-apiextensions-informers", check_started, true},
+    {"poststarthook/start-apiextensions-controllers", check_started, true},
+    {"poststarthook/crd-informer-synced", check_started, true},
+    {"poststarthook/bootstrap-controller", check_started, true},
+    {"poststarthook/rbac/bootstrap-roles", check_started, true},
+    {"poststarthook/start-system-namespaces-controller", check_started, true},
+    {"poststarthook/start-service-ip-repair-controllers", check_started, true},
+    {"poststarthook/scheduling/bootstrap-system-priority-classes", check_started, true},
+    {"poststarthook/start-cluster-authentication-info-controller", check_started, true},
+    {"poststarthook/start-kube-aggregator-informers", check_started, true},
+    {"poststarthook/apiservice-registration-controller", check_started, true},
+    {"poststarthook/apiservice-status-local-available-controller", check_started, true},
+    {"poststarthook/apiservice-status-remote-available-controller", check_started, true},
+    {"poststarthook/kube-apiserver-autoregistration", check_started, true},
+    {"autoregister-completion", check_started, true},
+    {"poststarthook/apiservice-openapi-controller", check_started, true},
+    {"poststarthook/storage-readiness", check_started, true},
 };
 
 static int serve_checks(struct th_call *c, const char *which, const char *one, struct th_err *err)
@@ -98,9 +121,34 @@ static int serve_checks(struct th_call *c, const char *which, const char *one, s
     return 1;
 }
 
+/* The same checks as Prometheus' series. Upstream counts what probes asked for; here every scrape
+ * asks, so there is a result for each check, and no count of others' probes. */
+static int serve_slis(struct th_call *c, struct th_err *err)
+{
+    static const char *const types[] = {"healthz", "livez", "readyz"};
+    struct th_buf *b = &c->resp->body;
+    th_buf_puts(b, "# HELP kubernetes_healthcheck The result of a health check, 1 is good.\n"
+                   "# TYPE kubernetes_healthcheck gauge\n");
+    for (size_t i = 0; i < TH_ARRAY_LEN(checks); i++) {
+        for (size_t k = 0; k < TH_ARRAY_LEN(types); k++) {
+            if (checks[i].in_livez || th_streq(types[k], "readyz")) {
+                th_buf_printf(b, "kubernetes_healthcheck{name=\"%s\",type=\"%s\"} %d\n",
+                              checks[i].name, types[k], checks[i].ok(c->api));
+            }
+        }
+    }
+    TH_TRY(th_buf_check(b, err));
+    c->resp->status = 200;
+    c->resp->content_type = "text/plain; version=0.0.4; charset=utf-8";
+    return 1;
+}
+
 int th_health_serve(struct th_call *c, struct th_err *err)
 {
     const char *p = c->route.path;
+    if (th_streq(p, "/metrics/slis")) {
+        return serve_slis(c, err);
+    }
     if (th_streq(p, "/version") || th_streq(p, "/version/")) {
         TH_AUTO(th_json) struct th_json *v = version_json();
         th_respond_json(c->resp, 200, v, true);

@@ -155,19 +155,36 @@ static void check_owners(const struct th_json *meta, struct th_err *err)
     }
 }
 
-static void check_finalizers(const struct th_json *meta, struct th_err *err)
+/* Kinds of Kubernetes' own want a domain in a finalizer's name, or one of the old names without. The
+ * groups that came as libraries, and custom resources, take any name. */
+static bool takes_any_finalizer(const struct th_resource *r)
+{
+    static const char *const groups[] = {"admissionregistration.k8s.io", "apiextensions.k8s.io",
+                                         "apiregistration.k8s.io", "coordination.k8s.io"};
+    bool any = r->custom != NULL;
+    for (size_t i = 0; !any && i < TH_ARRAY_LEN(groups); i++) {
+        any = th_streq(r->group, groups[i]);
+    }
+    return any;
+}
+
+static void check_finalizers(const struct th_call *c, const struct th_json *meta,
+                             struct th_err *err)
 {
     const struct th_json *f = th_json_get(meta, "finalizers");
     for (size_t i = 0; i < th_json_len(f); i++) {
         const char *v = th_json_str(th_json_at(f, i));
         const char *why = th_name_qualified(v ? v : "");
-        if (!why && !strchr(v, '/') && !th_streq(v, "orphan") &&
-            !th_streq(v, "foregroundDeletion") && !th_streq(v, "kubernetes")) {
-            why = "name is neither a standard finalizer name nor is it fully qualified";
-        }
         if (why) {
             th_err_add_cause(err, "FieldValueInvalid", "metadata.finalizers",
                              "Invalid value: \"%s\": %s", v ? v : "", why);
+        } else if (!takes_any_finalizer(c->res) && !strchr(v, '/') && !th_streq(v, "orphan") &&
+                   !th_streq(v, "foregroundDeletion") && !th_streq(v, "kubernetes")) {
+            th_autofree char *field = th_xasprintf("metadata.finalizers[%zu]", i);
+            th_err_add_cause(err, "FieldValueInvalid", field,
+                             "Invalid value: \"%s\": name is neither a standard finalizer name nor "
+                             "is it fully qualified",
+                             v);
         }
     }
 }
@@ -198,7 +215,7 @@ void th_meta_validate(const struct th_call *c, const struct th_json *obj, struct
     check_labels(meta, err);
     check_annotations(meta, err);
     check_owners(meta, err);
-    check_finalizers(meta, err);
+    check_finalizers(c, meta, err);
 }
 
 static bool list_has(const struct th_json *list, const char *s)
@@ -226,13 +243,12 @@ static void check_immutable(const struct th_json *meta, const struct th_json *wa
 void th_meta_validate_update(const struct th_call *c, const struct th_json *obj,
                              const struct th_json *old, struct th_err *err)
 {
-    (void)c;
     const struct th_json *meta = th_json_get(obj, "metadata");
     const struct th_json *was = th_json_get(old, "metadata");
     check_labels(meta, err);
     check_annotations(meta, err);
     check_owners(meta, err);
-    check_finalizers(meta, err);
+    check_finalizers(c, meta, err);
     if (th_json_has(was, "deletionTimestamp")) {
         const struct th_json *before = th_json_get(was, "finalizers");
         const struct th_json *now = th_json_get(meta, "finalizers");

@@ -47,7 +47,7 @@ void th_table_head(const struct th_call *c, const char *rv, const char *cont, in
     if (columns) {
         th_table_columns(c, b);
     } else {
-        th_buf_puts(b, "[]");
+        th_buf_puts(b, "null"); /* the watch's first table had them */
     }
     th_buf_puts(b, ",\"rows\":[");
 }

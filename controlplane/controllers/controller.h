@@ -25,7 +25,8 @@ struct th_controller {
     const char *name;
     const char *component;               /* of its events; NULL: its name */
     /* The ServiceAccount in kube-system as which it acts, with that account's default role and no
-     * more; NULL: as system:kube-controller-manager itself. */
+     * more; NULL: as system:kube-controller-manager itself; "": as the API server, for what upstream's
+     * API server does. */
     const char *account;
     const struct th_ctrl_watch *watches; /* ends with gvr.plural NULL */
     /* Makes the world of `key` as it should be. *ret_after_ms > 0 asks to be called again then. A

@@ -15,8 +15,8 @@ struct th_controllers_opts {
     const char *sa_key_pem;  /* signs tokens of Secrets; NULL: none are made. Borrowed */
     const char *volumes_dir; /* where thimble.dev/host-path makes volumes; NULL: it makes none */
     size_t workers;          /* 0: default */
-    /* Gives a client that acts as this ServiceAccount of kube-system, to be freed by the set. NULL:
-     * all controllers use the set's client. */
+    /* Gives a client that acts as this ServiceAccount of kube-system ("": as the API server), to be
+     * freed by the set. NULL: all controllers use the set's client. */
     int (*client_for)(void *arg, const char *account, struct th_client **ret, struct th_err *err);
     void *client_arg;
     /* As kube-controller-manager's flags of these names; 0: its default. */

@@ -315,6 +315,9 @@ static int client_for(void *arg, const char *account, struct th_client **ret, st
     static const char *const groups[] = {"system:serviceaccounts",
                                          "system:serviceaccounts:kube-system",
                                          "system:authenticated", NULL};
+    if (!*account) {
+        return th_client_new_local(arg, NULL, NULL, "kube-apiserver", ret, err);
+    }
     th_autofree char *user = th_xasprintf("system:serviceaccount:kube-system:%s", account);
     return th_client_new_local(arg, user, groups, "kube-controller-manager", ret, err);
 }

@@ -196,9 +196,9 @@ static void put_body(struct th_oa *oa, const struct op *op)
         th_buf_putc(b, '}');
         return;
     }
-    static const char *const any[] = {"*/*", NULL};
+    static const char *const every[] = {"*/*", NULL};
     th_buf_puts(b, "\"requestBody\":{");
-    put_content(oa, op->body, op->patch_body ? oa->patch_media : any);
+    put_content(oa, op->body, op->patch_body ? oa->patch_media : every);
     th_buf_printf(b, "%s},", strcmp(op->method, "delete") ? ",\"required\":true" : "");
 }
 
@@ -218,20 +218,24 @@ static void put_op(struct th_oa *oa, const struct th_openapi_resource *r, const 
     th_buf_puts(b, namespaced ? "Namespaced" : "");
     th_buf_puts(b, r->kind);
     put_capital(b, sub_name);
-    th_buf_printf(b, "%s\",\"parameters\":[", op->id_suffix ? op->id_suffix : "");
-    for (size_t i = 0; op->params && op->params[i]; i++) {
-        th_buf_puts(b, i ? "," : "");
-        put_param(oa, op->params[i], "query");
+    th_buf_printf(b, "%s\",", op->id_suffix ? op->id_suffix : "");
+    bool any = op->params && op->params[0];
+    if (any || (body && oa->v2)) {
+        th_buf_puts(b, "\"parameters\":[");
+        for (size_t i = 0; any && op->params[i]; i++) {
+            th_buf_puts(b, i ? "," : "");
+            put_param(oa, op->params[i], "query");
+        }
+        if (body && oa->v2) {
+            th_buf_puts(b, any ? "," : "");
+            put_body(oa, op);
+        }
+        th_buf_puts(b, "],");
     }
-    if (body && oa->v2) {
-        th_buf_puts(b, op->params ? "," : "");
-        put_body(oa, op);
-    }
-    th_buf_puts(b, "],");
     if (oa->v2) {
-        static const char *const any[] = {"*/*", NULL};
-        put_media_list(b, "consumes", op->patch_body ? oa->patch_media : any);
-        put_media_list(b, "produces", op->answer ? media : any);
+        static const char *const every[] = {"*/*", NULL};
+        put_media_list(b, "consumes", op->patch_body ? oa->patch_media : every);
+        put_media_list(b, "produces", op->answer ? media : every);
     } else if (body) {
         put_body(oa, op);
     }

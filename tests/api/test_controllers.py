@@ -89,6 +89,26 @@ class Controllers(Scene, unittest.TestCase):
     def revision(self, o):
         return o["metadata"]["annotations"]["deployment.kubernetes.io/revision"]
 
+    # ---- flow control ----
+
+    def test_a_flow_schema_says_whether_its_level_is_there(self):
+        base = "/apis/flowcontrol.apiserver.k8s.io/v1/"
+        self.make(base + "flowschemas", {"metadata": {"name": "late"}, "spec": {
+            "matchingPrecedence": 7000, "priorityLevelConfiguration": {"name": "later"}, "rules": [{
+                "subjects": [{"kind": "User", "user": {"name": "nobody"}}],
+                "nonResourceRules": [{"verbs": ["get"], "nonResourceURLs": ["/none"]}]}]}})
+
+        def dangling():
+            c = self.condition(self.get(base + "flowschemas/late"), "Dangling")
+            return c and (c["status"], c["reason"], c["message"])
+        text = 'This FlowSchema references the PriorityLevelConfiguration object named "later" '
+        self.wait("dangling", lambda: dangling() == ("True", "NotFound", text + "but there is no such object"))
+        self.make(base + "prioritylevelconfigurations", {"metadata": {"name": "later"}, "spec": {
+            "type": "Limited", "limited": {"nominalConcurrencyShares": 1, "limitResponse": {"type": "Reject"}}}})
+        self.wait("found", lambda: dangling() == ("False", "Found", text + "and it exists"))
+        self.drop(base + "flowschemas/late")
+        self.drop(base + "prioritylevelconfigurations/later")
+
     # ---- Deployment ----
 
     def test_a_deployment_gets_its_pods_and_says_so(self):

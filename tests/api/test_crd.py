@@ -365,6 +365,16 @@ class Crd(unittest.TestCase):
         self.refused(self.c.api("PATCH", path + "/r", {"spec": {"a": "longer"}}, headers=merge),
                      "spec.a: Too long: may not be more than 2 bytes")
 
+    def test_finalizers_of_custom_objects_need_no_domain(self):
+        s, o = self.c.api("POST", TABS, dict(obj("CronTab", "fin", {"cronSpec": OK}), metadata={
+            "name": "fin", "finalizers": ["wait"]}))
+        self.assertEqual((s, o["metadata"]["finalizers"]), (201, ["wait"]))
+        s, o = self.c.api("DELETE", TABS + "/fin")
+        self.assertEqual((s, o["metadata"]["finalizers"]), (200, ["wait"]))
+        s, o = self.c.api("PATCH", TABS + "/fin", {"metadata": {"finalizers": None}},
+                          headers={"Content-Type": "application/merge-patch+json"})
+        self.assertEqual((s, self.c.api("GET", TABS + "/fin")[0]), (200, 404))
+
     def test_versions_convert_by_name_and_new_defaults_show_on_read(self):
         d = crd("vers", "Ver", props(a=STR))
         d["spec"]["versions"].append({"name": "v2beta1", "served": True, "storage": False, "deprecated": True, "schema": {

@@ -154,6 +154,9 @@ class Api(unittest.TestCase):
         s, o = self.c.api("POST", CM, cm("Bad_Name", labels={"a b": "c"}))
         self.assertEqual((s, o["reason"], o["details"]["kind"]), (422, "Invalid", "ConfigMap"))
         self.assertEqual({c["field"] for c in o["details"]["causes"]}, {"metadata.name", "metadata.labels"})
+        s, o = self.c.api("POST", CM, dict(cm("fin"), metadata={"name": "fin", "finalizers": ["example.com/a", "wait"]}))
+        self.assertEqual([(c["field"], c["message"]) for c in o["details"]["causes"]], [(
+            "metadata.finalizers[1]", 'Invalid value: "wait": name is neither a standard finalizer name nor is it fully qualified')])
 
     def test_apply_tracks_owners_and_finds_conflicts(self):
         p = CM + "/ssa?fieldManager="
@@ -278,6 +281,13 @@ class Api(unittest.TestCase):
         self.assertEqual(t["rows"][0]["object"]["kind"], "PartialObjectMetadata")
         _, m = self.c.api("GET", CM, headers={"Accept": "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"})
         self.assertEqual(m["kind"], "PartialObjectMetadataList")
+        for name in ("tab0", "tab1"):
+            self.assertEqual(self.c.api("POST", CM, cm(name, labels={"tab": "1"}))[0], 201)
+        table = {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}
+        s, _, out = self.c.http("GET", CM + "?watch=1&timeoutSeconds=1&resourceVersion=0&labelSelector=tab", headers=table)
+        columns = [json.loads(line)["object"]["columnDefinitions"] for line in out.splitlines()]
+        self.assertEqual([bool(x) for x in columns], [True, False])
+        self.assertIsNone(columns[1], "the first table of a watch says what the columns are")
         # What is only made has no rows.
         s, o = self.c.api("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
                           {"spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}}},
@@ -337,6 +347,27 @@ class Api(unittest.TestCase):
         _, idx = self.c.api("GET", "/openapi/v3")
         _, doc = self.c.api("GET", idx["paths"]["api/v1"]["serverRelativeURL"])
         self.assertIn("io.k8s.api.core.v1.ConfigMap", doc["components"]["schemas"])
+
+    def test_documents_have_no_empty_lists(self):
+        """Go's readers tell an empty list from none, and write only the latter."""
+        for gv in ("api/v1", "apis/apps/v1"):
+            self.assertNotIn(b'"parameters":[]', self.c.http("GET", "/openapi/v3/" + gv)[2])
+
+    def test_a_clients_deadline_must_be_a_duration(self):
+        self.fails(400, "BadRequest", 'invalid timeout specified in the request URL - time: invalid duration "soon"',
+                   self.c.api("GET", "/version?timeout=soon"))
+        for text in ("0s", "3m", ""):
+            self.assertEqual(self.c.api("GET", "/version?timeout=" + text)[0], 200)
+
+    def test_checks_have_upstreams_names_and_figures(self):
+        for path in ("/healthz", "/livez", "/readyz"):
+            text = self.c.http("GET", path + "?verbose=1")[2].decode().split("\n")
+            for name in ("ping", "log", "etcd", "poststarthook/bootstrap-controller"):
+                self.assertIn("[+]%s ok" % name, text)
+            self.assertEqual("[+]informer-sync ok" in text, path == "/readyz")
+        text = self.c.http("GET", "/metrics/slis")[2].decode().split("\n")
+        self.assertIn('kubernetes_healthcheck{name="etcd",type="readyz"} 1', text)
+        self.assertNotIn('kubernetes_healthcheck{name="informer-sync",type="livez"} 1', text)
 
     def test_strangers_are_kept_out(self):
         s, o = self.c.api("GET", CM, user="jane", groups=["system:authenticated"])
