@@ -1,7 +1,7 @@
 /* `thimbled controlplane`: store, API server, controllers and scheduler in one process.
  *
- * Start: identity, store, API, bootstrap objects, server, then the controllers and the scheduler;
- * "ready URL" goes to standard output (and a newline to --ready-fd) when /readyz answers 200.
+ * Start: identity, store, API, bootstrap objects, server; "ready URL" goes to standard output (and a
+ * newline to --ready-fd) when /readyz answers 200; then the controllers and the scheduler.
  * SIGTERM and SIGINT stop in the reverse order: controllers, scheduler, server (watches end, writes
  * under way are finished), API, store. kill -9 at any moment loses nothing that was acknowledged.
  */
@@ -15,6 +15,7 @@
 #include "controlplane/api/server.h"
 #include "controlplane/controllers/controllers.h"
 #include "controlplane/main/identity.h"
+#include "controlplane/main/yield.h"
 #include "controlplane/resources/ipalloc.h"
 #include "controlplane/scheduler/scheduler.h"
 
@@ -36,6 +37,7 @@ struct config {
     const char *volumes;
     const char *run, *etc, *continue_expiry, *event_ttl;
     const char *node_monitor_period, *node_monitor_grace, *pod_gc_threshold;
+    const char *workers_yield;
     struct th_strv disable_admission;
     struct th_strv made; /* strings that the members above point to */
     int ready_fd;
@@ -47,6 +49,7 @@ struct parts {
     struct th_api *api;
     struct th_server *server;
     struct th_client *controllers_client, *scheduler_client;
+    int64_t yielding_ms; /* 0: workers do not give way */
     struct th_controllers *controllers;
     struct th_scheduler *scheduler;
     char *advertise_ip, *dns_ip; /* what the cluster's configuration points to */
@@ -79,6 +82,7 @@ static const char usage[] =
     "  --run DIR               api.sock is made there, node.sock looked for\n"
     "  --continue-expiry TIME  how long the next page of a list may be asked for (default 5m)\n"
     "  --event-ttl TIME        how long events last (default 1h)\n"
+    "  --workers-yield TIME    how long after the start controllers give way to requests (default 0)\n"
     "  --ready-fd N            gets one line when ready, and is closed\n";
 
 static const struct option options[] = {
@@ -96,6 +100,7 @@ static const struct option options[] = {
     {"ready-fd", required_argument, NULL, 18},    {"help", no_argument, NULL, 'h'},
     {"continue-expiry", required_argument, NULL, 19},
     {"event-ttl", required_argument, NULL, 24},
+    {"workers-yield", required_argument, NULL, 25},
     {"run", required_argument, NULL, 'r'},        {"etc", required_argument, NULL, 'e'},
     {"node-monitor-period", required_argument, NULL, 22},
     {"node-monitor-grace-period", required_argument, NULL, 20},
@@ -133,6 +138,7 @@ static int parse_flags(int argc, char **argv, struct config *c)
         ['e'] = &c->etc,         [22] = &c->node_monitor_period,
         [20] = &c->node_monitor_grace, [21] = &c->pod_gc_threshold,
         [23] = &c->authorization_mode, [24] = &c->event_ttl,
+        [25] = &c->workers_yield,
         [30] = &c->audit_policy, [31] = &c->audit_log,
         [32] = &c->audit_size,   [33] = &c->audit_backups, [34] = &c->audit_age,
         [35] = &c->volumes,
@@ -474,7 +480,6 @@ static int start(const struct config *c, struct th_cluster *k, struct th_cp_iden
     int got = th_server_port(p->server);
     k->advertise_port = k->advertise_port ? k->advertise_port : got;
     TH_TRY(th_api_bootstrap(p->api, err));
-    TH_TRY(start_workers(c, k, id, p, err));
     th_autofree char *url = th_xasprintf("https://%s:%d", th_streq(ip, "0.0.0.0") ? "127.0.0.1" : ip,
                                          got);
     th_autofree char *kubeconfig =
@@ -486,7 +491,30 @@ static int start(const struct config *c, struct th_cluster *k, struct th_cp_iden
     }
     th_api_set_ready(p->api, true);
     say_ready(c, url);
-    return 0;
+    /* Those who wait for the API need not wait for its controllers, as upstream's, which are programs of
+     * their own. */
+    int64_t yield_ms = 0;
+    TH_TRY(duration(c->workers_yield, &yield_ms, err));
+    p->yielding_ms = yield_ms > 0 && th_yield_begin() ? yield_ms : 0;
+    return start_workers(c, k, id, p, err);
+}
+
+/* Until SIGTERM or SIGINT comes. */
+static int wait_for_signal(const sigset_t *wanted, struct parts *p)
+{
+    if (p->yielding_ms > 0) {
+        struct timespec ts = {.tv_sec = p->yielding_ms / 1000, .tv_nsec = p->yielding_ms % 1000 * 1000000};
+        int sig = 0;
+        while ((sig = sigtimedwait(wanted, NULL, &ts)) < 0 && errno == EINTR) {
+        }
+        th_yield_end();
+        if (sig > 0) {
+            return sig;
+        }
+    }
+    int sig = 0;
+    (void)sigwait(wanted, &sig);
+    return sig;
 }
 
 int th_controlplane_main(int argc, char **argv)
@@ -542,8 +570,7 @@ int th_controlplane_main(int argc, char **argv)
         th_error("controlplane", "cannot start", "error=%s", th_log_q(err.msg));
         code = th_reason_exit(err.reason);
     } else {
-        int sig = 0;
-        (void)sigwait(&wanted, &sig);
+        int sig = wait_for_signal(&wanted, &p);
         th_info("controlplane", "stopping", "signal=%d", sig);
     }
     stop(&p);

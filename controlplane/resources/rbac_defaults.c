@@ -22,25 +22,25 @@ static struct th_json *split_list(const char *text)
     return a;
 }
 
+/* Members in the order of the type, as they are stored. */
 static struct th_json *rule_of(const char *text)
 {
     static const struct {
         char letter;
         const char *member;
-    } names[] = {{'g', "apiGroups"}, {'r', "resources"}, {'n', "resourceNames"},
-                 {'u', "nonResourceURLs"}, {'v', "verbs"}};
+    } names[] = {{'v', "verbs"}, {'g', "apiGroups"}, {'r', "resources"}, {'n', "resourceNames"},
+                 {'u', "nonResourceURLs"}};
     th_autostrv struct th_strv parts = TH_STRV_INIT;
     th_strv_split(&parts, text, ' ');
     struct th_json *rule = th_json_object();
-    for (size_t i = 0; i < parts.n; i++) {
-        const char *p = parts.v[i];
-        size_t k = 0;
-        while (k < TH_ARRAY_LEN(names) && names[k].letter != p[0]) {
-            k++;
+    for (size_t k = 0; k < TH_ARRAY_LEN(names); k++) {
+        for (size_t i = 0; i < parts.n; i++) {
+            if (parts.v[i][0] == names[k].letter) {
+                th_json_set(rule, names[k].member, split_list(parts.v[i] + 2));
+            }
         }
-        TH_ASSERT(k < TH_ARRAY_LEN(names) && p[1] == '=');
-        th_json_set(rule, names[k].member, split_list(p + 2));
     }
+    TH_ASSERT(th_json_len(rule) == parts.n);
     return rule;
 }
 

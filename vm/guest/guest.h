@@ -97,6 +97,7 @@ void th_ctl_flush(struct th_ctl *ctl, int64_t timeout_ms);
  * whose place a child's own words take. */
 void th_supervise_parts(th_part_fn *(*find)(const char *name), int argc, char **argv);
 void th_supervise_start(struct th_child *c);
+void th_supervise_weight(struct th_child *c, int weight); /* of its cgroup's share of the processor */
 void th_supervise_stop(struct th_child *c, int64_t timeout_ms); /* SIGTERM, then SIGKILL */
 /* Reaps whatever has ended; children of ours are started again later. */
 void th_supervise_reap(struct th_guest *g);

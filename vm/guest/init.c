@@ -22,12 +22,16 @@
 #include "base/encode.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "base/proc.h"
 #include "vm/guest/guest.h"
+#include "vm/node/node.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <linux/random.h>
 #include <signal.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/reboot.h>
 #include <sys/sysinfo.h>
 #include <sys/utsname.h>
@@ -37,6 +41,10 @@
 #define DEFAULT_GRACE_MS 20000
 #define CLOCK_SLACK_MS 20
 #define SEED_MAX_B 256
+#define CRUN_TIMEOUT_MS 5000
+#define WORKERS_YIELD "1500ms"
+#define CPU_WEIGHT 100 /* the kernel's default */
+#define CPU_WEIGHT_AWAITED 1000
 #define IDLE_AFTER_MS 5000 /* the first pods go first */
 
 void th_guest_progress(struct th_guest *g, const char *step, int64_t since_ms)
@@ -81,6 +89,9 @@ static void on_idle(struct th_ev_src *src, void *arg)
 static void say_ready(struct th_guest *g)
 {
     g->phase = TH_PHASE_READY;
+    for (size_t i = 0; i < g->n_children; i++) {
+        th_supervise_weight(&g->children[i], CPU_WEIGHT);
+    }
     int64_t ms = th_mono_ms() - g->boot_ms;
     th_info("init", "ready", "ms=%lld", (long long)ms);
     th_ctl_send(g->ctl, th_json_build("{'type':%s,'ms':%d}", TH_CTL_READY, ms));
@@ -95,6 +106,7 @@ static void start_next(struct th_guest *g)
         struct th_child *c = &g->children[i];
         if (c->state == TH_CHILD_STOPPED) {
             th_supervise_start(c);
+            th_supervise_weight(c, i == 0 ? CPU_WEIGHT : CPU_WEIGHT_AWAITED);
             return;
         }
         if (c->state != TH_CHILD_READY) {
@@ -142,6 +154,10 @@ static void child_add(struct th_guest *g, const char *part, const char *node)
     *c = (struct th_child){.g = g, .ready_fd = -1, .name = th_xstrdup(node ? node : part)};
     c->cgroup = child_cgroup(g, c->name);
     th_strv_add(&c->argv, part);
+    if (th_streq(part, "controlplane") && !g->host) { /* the node's start, and who waits for it, go first */
+        th_strv_add(&c->argv, "--workers-yield");
+        th_strv_add(&c->argv, WORKERS_YIELD);
+    }
     if (th_streq(part, "node")) {
         const char *name = th_json_path_str(g->config, "node");
         th_strv_add(&c->argv, "--name");
@@ -312,8 +328,39 @@ static void reseed(const char *seed)
     }
 }
 
+/* Reads what init and its parts execute from the root image, so that a machine of this template finds it
+ * in its memory. Data is not worth it: of most files little is looked at. */
+static void read_programs(void)
+{
+    th_autobuf struct th_buf maps = TH_BUF_INIT;
+    th_autostrv struct th_strv lines = TH_STRV_INIT;
+    if (th_io_read_file("/proc/self/maps", 1u << 20, &maps, NULL) < 0) {
+        return;
+    }
+    th_strv_split(&lines, th_buf_cstr(&maps), '\n');
+    for (size_t i = 0; i < lines.n; i++) {
+        uintptr_t from = 0, to = 0;
+        char mode[5] = "";
+        if (strchr(lines.v[i], '/') &&
+            sscanf(lines.v[i], "%" SCNxPTR "-%" SCNxPTR " %4s", &from, &to, mode) == 3 && mode[2] == 'x') {
+            (void)madvise((void *)from, to - from, MADV_POPULATE_READ);
+        }
+    }
+}
+
+static void ask_crun(void)
+{
+    th_autobuf struct th_buf out = TH_BUF_INIT;
+    if (th_proc_runl(&out, CRUN_TIMEOUT_MS, NULL, "crun", "--version", NULL) >= 0) {
+        (void)(th_io_write_file(TH_GUEST_RUN "/" TH_NODE_CRUN_VERSION, out.p, out.n, 0644, NULL) < 0);
+    }
+}
+
+/* What is done now is done for every machine of the template. */
 static void on_quiet(struct th_guest *g)
 {
+    read_programs();
+    ask_crun();
     sync();
     th_ctl_send(g->ctl, th_json_build("{'type':%s}", TH_CTL_QUIET));
 }

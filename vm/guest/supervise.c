@@ -113,6 +113,19 @@ static _Noreturn void child_run(struct th_child *c, th_part_fn *run, char **argv
     exit(run(argc, argv));
 }
 
+/* While the machine starts, the node agent, which is waited for, goes before what the control plane does
+ * besides answering it. */
+void th_supervise_weight(struct th_child *c, int weight)
+{
+    if (!c->cgroup) {
+        return;
+    }
+    th_autofree char *path = th_path_join(c->cgroup, "cpu.weight");
+    char text[16];
+    int n = snprintf(text, sizeof(text), "%d", weight);
+    (void)(th_io_write_file(path, text, (size_t)n, 0644, NULL) < 0); /* a kernel without the controller */
+}
+
 static int open_cgroup(struct th_child *c)
 {
     if (!c->cgroup) {

@@ -167,6 +167,11 @@ static void qemu_args(const struct th_machine_spec *spec, struct th_buf *b)
         row(b, "    <qemu:arg value='%s'/>", args[i]);
     }
     row(b, "  </qemu:commandline>");
+    /* libvirt asks QEMU for each of 400 properties of the processor, one at a time, a tenth of a second
+     * in all, where it does not know that one question will do. */
+    row(b, "  <qemu:capabilities>");
+    row(b, "    <qemu:del capability='cpu-unavailable-features'/>");
+    row(b, "  </qemu:capabilities>");
 }
 
 static void address(struct th_buf *b, const char *slot)
