@@ -390,6 +390,7 @@ def build(work, only, path):
         la.file("etc/group", "root:x:0:root\ntty:x:5:\nnobody:x:65534:\nuser-defined-in-image:x:1000:\n"
                 "group-defined-in-image:x:50000:user-defined-in-image\n")
         la.dir("home/user-defined-in-image", 0o755, 1000, 1000)
+        la.file("etc/os-release", 'ID=stand-in\nPRETTY_NAME="busybox and Debian tools in place of Alpine Linux"\n')
         fake_registry(la, "pause", "testing", pause_m, [pause_c, pause])
         agn = la.bytes()
         cfg = {"Entrypoint": ["/agnhost"], "Cmd": ["pause"],
