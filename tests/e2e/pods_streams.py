@@ -318,6 +318,8 @@ def stats(lab):
     same(c["name"], "main")
     same(20_000_000 < c["cpu"]["usageNanoCores"] < 600_000_000, True, c)
     same(100_000 < c["memory"]["workingSetBytes"] < 64 << 20, True, c)
+    for m in (n["memory"], p["memory"], c["memory"]):
+        same(0 < m["rssBytes"] <= m["usageBytes"] and m["pageFaults"] > 0 and m["majorPageFaults"] >= 0, True, m)
     same(c["rootfs"]["usedBytes"] >= 2 << 20, True, c)
     same([v["usedBytes"] >= 3 << 20 for v in p["volume"] if v["name"] == "v"], [True])
     same(p["ephemeral-storage"]["usedBytes"] >= 5 << 20, True, p)

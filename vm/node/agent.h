@@ -362,12 +362,12 @@ int64_t quantity_milli(const struct th_json *q, int64_t def);
 int64_t pod_request(const struct pod *p, const char *resource);
 int cg_conmon_prepare(struct agent *a, char **ret_procs_path, struct th_err *err);
 struct cg_usage {
-    uint64_t cpu_ns, memory_b, working_set_b;
+    uint64_t cpu_ns, memory_b, working_set_b, rss_b, faults, major_faults;
 };
 int cg_usage_read(const struct agent *a, const char *path, struct cg_usage *ret);
 
 struct cg_node {
-    uint64_t cpu_ns, memory_b, available_b, working_set_b;
+    uint64_t cpu_ns, memory_b, available_b, working_set_b, rss_b, faults, major_faults;
 };
 void cg_node_usage(struct cg_node *ret); /* of the whole machine */
 

@@ -438,6 +438,9 @@ int cg_usage_read(const struct agent *a, const char *path, struct cg_usage *ret)
         }
         ret->cpu_ns = file_field(cpu, "usage_usec") * 1000;
         ret->memory_b = file_field(mem, NULL);
+        ret->rss_b = file_field(stat, "anon");
+        ret->faults = file_field(stat, "pgfault");
+        ret->major_faults = file_field(stat, "pgmajfault");
         uint64_t inactive = file_field(stat, "inactive_file");
         ret->working_set_b = ret->memory_b > inactive ? ret->memory_b - inactive : 0;
         return 0;
@@ -450,6 +453,9 @@ int cg_usage_read(const struct agent *a, const char *path, struct cg_usage *ret)
     }
     ret->cpu_ns = file_field(cpu, NULL);
     ret->memory_b = file_field(mem, NULL);
+    ret->rss_b = file_field(stat, "total_rss");
+    ret->faults = file_field(stat, "total_pgfault");
+    ret->major_faults = file_field(stat, "total_pgmajfault");
     uint64_t inactive = file_field(stat, "total_inactive_file");
     ret->working_set_b = ret->memory_b > inactive ? ret->memory_b - inactive : 0;
     return 0;
@@ -470,6 +476,9 @@ void cg_node_usage(struct cg_node *ret)
     }
     uint64_t total = meminfo_b("MemTotal:"), free_b = meminfo_b("MemFree:");
     ret->available_b = meminfo_b("MemAvailable:");
+    ret->rss_b = meminfo_b("AnonPages:");
+    ret->faults = file_field("/proc/vmstat", "pgfault");
+    ret->major_faults = file_field("/proc/vmstat", "pgmajfault");
     ret->memory_b = total > free_b ? total - free_b : 0;
     ret->working_set_b = total > ret->available_b ? total - ret->available_b : 0;
 }

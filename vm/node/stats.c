@@ -212,6 +212,9 @@ static void put_usage(struct th_json *o, const struct cg_usage *u, const char *p
     put_time(mem, "time", th_now_ms());
     put(mem, "usageBytes", u->memory_b);
     put(mem, "workingSetBytes", u->working_set_b);
+    put(mem, "rssBytes", u->rss_b);
+    put(mem, "pageFaults", u->faults);
+    put(mem, "majorPageFaults", u->major_faults);
     th_json_set(o, "cpu", cpu);
     th_json_set(o, "memory", mem);
 }
@@ -311,8 +314,12 @@ static struct th_json *node_stats(struct agent *a)
 {
     struct cg_node n;
     cg_node_usage(&n);
-    struct cg_usage u = {
-        .cpu_ns = n.cpu_ns, .memory_b = n.memory_b, .working_set_b = n.working_set_b};
+    struct cg_usage u = {.cpu_ns = n.cpu_ns,
+                         .memory_b = n.memory_b,
+                         .working_set_b = n.working_set_b,
+                         .rss_b = n.rss_b,
+                         .faults = n.faults,
+                         .major_faults = n.major_faults};
     struct th_json *o = th_json_object();
     th_json_set_str(o, "nodeName", a->o.name);
     put_time(o, "startTime", a->start_ms);
