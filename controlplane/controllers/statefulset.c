@@ -287,9 +287,14 @@ static int fill(struct stateful *x, struct th_err *err)
 }
 
 /* Surplus pods, the highest first; in order: the next one when the one before has gone, and not
- * while one of those that stay is not well. */
+ * while one of those that stay is not well. Nor is one taken that is not well itself, unless it is the
+ * only one. */
 static int condemn(struct stateful *x, struct th_err *err)
 {
+    size_t lowest_ill = x->surplus.n;
+    for (size_t i = 0; i < x->surplus.n; i++) {
+        lowest_ill = is_healthy(x, x->surplus.v[i]) ? lowest_ill : i;
+    }
     for (size_t i = 0; i < x->surplus.n; i++) {
         const struct th_json *pod = x->surplus.v[i];
         TH_TRY(own_claims(x, pod, true, err));
@@ -298,6 +303,9 @@ static int condemn(struct stateful *x, struct th_err *err)
                 return 1;
             }
             continue;
+        }
+        if (x->ordered && !is_healthy(x, pod) && i != lowest_ill) {
+            return 1;
         }
         TH_TRY(delete_pod(x, pod, err));
         if (x->ordered) {

@@ -83,7 +83,14 @@ class Workloads(Scene, unittest.TestCase):
         self.assertEqual(self.names(self.revs), [s["status"]["currentRevision"]])
         self.assertIn("create Pod web-0 in StatefulSet web successful", self.wait(
             "events", lambda: [e["message"] for e in self.events(self.ns, "SuccessfulCreate")]))
+        for name in ("web-1", "web-2"):  # while two are not well none goes
+            self.patch(self.pods + "/" + name, {"metadata": {"annotations": {"play/ready": "false"}}})
+        self.status(self.sts + "/web", readyReplicas=1)
         self.patch(self.sts + "/web/scale", {"spec": {"replicas": 1}})
+        generation = self.get(self.sts + "/web")["metadata"]["generation"]
+        self.status(self.sts + "/web", observedGeneration=generation)
+        self.assertEqual(self.names(self.pods), ["web-0", "web-1", "web-2"])
+        self.patch(self.pods + "/web-1", {"metadata": {"annotations": {"play/ready": None}}})
         self.wait("one", lambda: self.names(self.pods) == ["web-0"])
 
     def test_a_stateful_pod_comes_back_under_its_name(self):
