@@ -469,10 +469,18 @@ enum probe_result prober_result(const struct prober *pr);
 /* ---- hooks.c ---- */
 void hook_run(struct pod *p, struct ctr *c, bool post_start);
 
-/* ---- http_get.c: blocking HTTP GET to a pod (hooks, HTTPS probes) ---- */
+/* ---- http_get.c: blocking HTTP GET to a pod (hooks, HTTPS probes, redirects) ---- */
 int http_get(const char *ip, int port, const char *path, const char *host, const struct th_json *headers,
              bool tls, const char *user_agent, int64_t timeout_ms, int *ret_status, struct th_buf *body,
              struct th_err *err);
+char *http_url(const char *ip, int port, const char *path, bool tls); /* the caller frees */
+/* *ret_redirect (when asked for; the caller frees): where the answer sends the client, or left alone. */
+int http_get_url(const char *url, const char *host, const struct th_json *headers, const char *user_agent,
+                 int64_t timeout_ms, int *ret_status, char **ret_redirect, struct th_buf *body,
+                 struct th_err *err);
+/* Follows redirects that stay on the same host, at most ten; the answer that sends elsewhere is the last. */
+int http_get_local(const char *url, const struct th_json *headers, const char *user_agent, int64_t timeout_ms,
+                   int *ret_status, struct th_buf *body, struct th_err *err);
 
 /* ---- grpc_health.c ---- */
 /* Asks a gRPC server for its health, blocking. true: it serves. *ret_text (the caller frees) is what a

@@ -1,5 +1,6 @@
 /* A blocking HTTP GET over libcurl: lifecycle hooks, and probes of scheme HTTPS (certificates are
  * not checked there, as upstream). Probes over plain HTTP are in probe.c, without a thread. */
+#include "base/clock.h"
 #include "base/limits.h"
 #include "vm/node/agent.h"
 
@@ -22,12 +23,23 @@ int http_get(const char *ip, int port, const char *path, const char *host, const
              bool tls, const char *user_agent, int64_t timeout_ms, int *ret_status, struct th_buf *body,
              struct th_err *err)
 {
+    th_autofree char *url = http_url(ip, port, path, tls);
+    return http_get_url(url, host, headers, user_agent, timeout_ms, ret_status, NULL, body, err);
+}
+
+char *http_url(const char *ip, int port, const char *path, bool tls)
+{
+    return th_xasprintf("%s://%s:%d%s%s", tls ? "https" : "http", ip, port, path[0] == '/' ? "" : "/", path);
+}
+
+int http_get_url(const char *url, const char *host, const struct th_json *headers, const char *user_agent,
+                 int64_t timeout_ms, int *ret_status, char **ret_redirect, struct th_buf *body,
+                 struct th_err *err)
+{
     CURL *c = curl_easy_init();
     if (!c) {
         return th_fail(err, TH_R_INTERNAL, "libcurl does not start");
     }
-    th_autofree char *url = th_xasprintf("%s://%s:%d%s%s", tls ? "https" : "http", ip, port,
-                                         path[0] == '/' ? "" : "/", path);
     struct curl_slist *h = NULL;
     for (size_t i = 0; i < th_json_len(headers); i++) {
         struct th_json *o = th_json_at(headers, i);
@@ -53,6 +65,10 @@ int http_get(const char *ip, int port, const char *path, const char *host, const
     CURLcode rc = curl_easy_perform(c);
     long code = 0;
     curl_easy_getinfo(c, CURLINFO_RESPONSE_CODE, &code);
+    char *to = NULL;
+    if (ret_redirect && rc == CURLE_OK && curl_easy_getinfo(c, CURLINFO_REDIRECT_URL, &to) == CURLE_OK && to) {
+        *ret_redirect = th_xstrdup(to);
+    }
     curl_easy_cleanup(c);
     curl_slist_free_all(h);
     if (rc != CURLE_OK) {
@@ -64,4 +80,40 @@ int http_get(const char *ip, int port, const char *path, const char *host, const
     }
     *ret_status = (int)code;
     return 0;
+}
+
+static bool same_host(const char *a, const char *b)
+{
+    CURLU *x = curl_url(), *y = curl_url();
+    char *h = NULL, *k = NULL;
+    bool same = x && y && curl_url_set(x, CURLUPART_URL, a, 0) == CURLUE_OK &&
+                curl_url_set(y, CURLUPART_URL, b, 0) == CURLUE_OK &&
+                curl_url_get(x, CURLUPART_HOST, &h, 0) == CURLUE_OK &&
+                curl_url_get(y, CURLUPART_HOST, &k, 0) == CURLUE_OK && th_streq(h, k);
+    curl_free(h);
+    curl_free(k);
+    curl_url_cleanup(x);
+    curl_url_cleanup(y);
+    return same;
+}
+
+int http_get_local(const char *url, const struct th_json *headers, const char *user_agent, int64_t timeout_ms,
+                   int *ret_status, struct th_buf *body, struct th_err *err)
+{
+    th_autofree char *at = th_xstrdup(url);
+    int64_t deadline = th_mono_ms() + timeout_ms;
+    for (int n = 0;; n++) {
+        th_autofree char *to = NULL;
+        int64_t left = deadline - th_mono_ms();
+        th_buf_clear(body);
+        TH_TRY(http_get_url(at, NULL, headers, user_agent, left > 0 ? left : 1, ret_status, &to, body, err));
+        if (!to || !same_host(url, to)) {
+            return 0;
+        }
+        if (n == 9) {
+            return th_fail(err, TH_R_UNAVAILABLE, "Get \"%s\": stopped after 10 redirects", to);
+        }
+        free(at);
+        at = th_steal(&to);
+    }
 }

@@ -242,6 +242,25 @@ static void pod_first_look(struct pod *p)
 
 /* ---- containers ---- */
 
+/* restartPolicyRules: does one of them want a container that ended like this started again? */
+static bool rule_restarts(const struct ctr *c, int exit_code)
+{
+    const struct th_json *rules = th_json_get(c->spec, "restartPolicyRules");
+    for (size_t i = 0; i < th_json_len(rules); i++) {
+        const struct th_json *rule = th_json_at(rules, i), *codes = th_json_get(rule, "exitCodes");
+        const struct th_json *values = th_json_get(codes, "values");
+        bool listed = false;
+        for (size_t k = 0; k < th_json_len(values); k++) {
+            listed = listed || th_json_as_int(th_json_at(values, k), -1) == exit_code;
+        }
+        bool in = th_streq(th_json_path_str(codes, "operator"), "In");
+        if (codes && listed == in) {
+            return th_streq(th_json_path_str(rule, "action"), "Restart"); /* the first that matches counts */
+        }
+    }
+    return false;
+}
+
 bool pod_restartable(const struct pod *p, const struct ctr *c, int exit_code)
 {
     if (c->restart_after_stop) {
@@ -251,6 +270,9 @@ bool pod_restartable(const struct pod *p, const struct ctr *c, int exit_code)
         return c->kind == CTR_SIDECAR;
     }
     const char *policy = th_json_path_str(c->spec, "restartPolicy");
+    if (policy && *policy && rule_restarts(c, exit_code)) {
+        return true;
+    }
     if (!policy || !*policy) {
         policy = th_json_path_str(p->obj, "spec.restartPolicy");
     }

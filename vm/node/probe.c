@@ -10,7 +10,9 @@
  * counts, one that fails is forgotten: thresholds and events see only what upstream would have seen.
  * So a server that needs 200 ms is ready after 300 ms instead of a whole period.
  *
- * Scheme HTTPS and gRPC run in a short-lived thread (http_get.c, grpc_health.c). */
+ * Scheme HTTPS and gRPC run in a short-lived thread (http_get.c, grpc_health.c), and so does an HTTP
+ * probe that is answered with a redirect: those to the same host are followed, one that leads elsewhere
+ * is a success with a warning. */
 #include "base/clock.h"
 #include "base/io.h"
 #include "base/limits.h"
@@ -221,6 +223,8 @@ static void net_failed(struct prober *pr, int e)
     attempt_done(pr, false, text);
 }
 
+static void attempt_call(struct prober *pr);
+
 static void http_verdict(struct prober *pr)
 {
     const char *s = th_buf_cstr(&pr->in);
@@ -231,6 +235,12 @@ static void http_verdict(struct prober *pr)
                                            pr->in.n ? "net/http: HTTP/1.x transport connection broken: "
                                                       "malformed HTTP response" : "EOF");
         attempt_done(pr, false, t);
+        return;
+    }
+    if (code >= 300 && code < 400) {
+        attempt_clear(pr);
+        pr->busy = true;
+        attempt_call(pr);
         return;
     }
     char t[80];
@@ -327,12 +337,19 @@ struct call {
     struct prober *pr;
     bool ok;
     char *text;
+    char *warning; /* it succeeded, but */
 };
 
 static void call_done(void *arg)
 {
+    static const char *const names[] = {"Startup", "Liveness", "Readiness"};
     struct call *j = arg;
     j->pr->in_thread = false;
+    if (j->warning && !j->pr->dead && j->pr->a->recorder) {
+        th_event_record_at(j->pr->a->recorder, j->pr->ref, th_json_path_str(j->pr->ref, "fieldPath"), "Warning",
+                           "ProbeWarning", "%s probe warning: %s", names[j->pr->kind], j->warning);
+    }
+    free(j->warning);
     attempt_done(j->pr, j->ok, j->text);
     free(j->text);
     free(j);
@@ -349,10 +366,14 @@ static void *call_thread(void *arg)
         TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
         const char *path = th_json_path_str(pr->spec, "httpGet.path");
         int status = 0;
-        int r = http_get(pr->host, pr->port, path && *path ? path : "/", NULL,
-                         th_json_path(pr->spec, "httpGet.httpHeaders"), true, "kube-probe/1.36",
-                         pr->timeout_ms, &status, NULL, &err);
+        th_autobuf struct th_buf body = TH_BUF_INIT;
+        th_autofree char *url = http_url(pr->host, pr->port, path && *path ? path : "/", pr->how == HOW_HTTPS);
+        int r = http_get_local(url, th_json_path(pr->spec, "httpGet.httpHeaders"), "kube-probe/1.36",
+                               pr->timeout_ms, &status, &body, &err);
         j->ok = r >= 0 && status >= 200 && status < 400;
+        if (j->ok && status >= 300) {
+            j->warning = th_xasprintf("Probe terminated redirects, Response body: %s", th_buf_cstr(&body));
+        }
         j->text = r < 0 ? th_xstrdup(err.msg)
                         : th_xasprintf("HTTP probe failed with statuscode: %d", status);
     }

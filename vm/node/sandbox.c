@@ -35,7 +35,8 @@ char *sandbox_hostname(const struct pod *p)
     if (p->host_network) {
         return th_xstrdup(p->a->o.name);
     }
-    const char *h = th_json_path_str(p->obj, "spec.hostname");
+    const char *h = th_json_path_str(p->obj, "spec.hostnameOverride");
+    h = h && *h ? h : th_json_path_str(p->obj, "spec.hostname");
     char *name = th_xstrdup(h && *h ? h : p->name);
     /* Host names end at 63 characters, without a trailing dash or dot. */
     if (strlen(name) > 63) {
@@ -50,6 +51,10 @@ char *sandbox_hostname(const struct pod *p)
 
 static char *sandbox_fqdn(const struct pod *p, const char *host)
 {
+    const char *override = th_json_path_str(p->obj, "spec.hostnameOverride");
+    if (override && *override) {
+        return NULL; /* it is the whole name */
+    }
     const char *sub = th_json_path_str(p->obj, "spec.subdomain");
     if (!sub || !*sub) {
         return NULL;
