@@ -8,11 +8,16 @@
 #include "base/buf.h"
 #include <inttypes.h>
 
+/* Members in the order of their names: clients compare the bytes with what Go writes. */
 static struct th_json *data_of(const struct th_json *owner)
 {
     struct th_json *t = th_json_dup(th_json_path(owner, "spec.template"));
     th_json_set_str(t, "$patch", "replace");
-    return th_json_build("{'spec':{'template':%o}}", t);
+    struct th_json *data TH_AUTO(th_json) = th_json_build("{'spec':{'template':%o}}", t);
+    th_autobuf struct th_buf b = TH_BUF_INIT;
+    th_json_dump_sorted(data, &b);
+    struct th_json *sorted = NULL;
+    return th_json_parse(b.p, b.n, NULL, &sorted, NULL) < 0 ? th_steal(&data) : sorted;
 }
 
 const struct th_json *th_history_template(const struct th_json *revision)

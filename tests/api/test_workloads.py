@@ -81,6 +81,9 @@ class Workloads(Scene, unittest.TestCase):
         s = self.status(self.sts + "/web", readyReplicas=3, currentReplicas=3, updatedReplicas=3, availableReplicas=3)
         self.assertEqual(s["status"]["currentRevision"], s["status"]["updateRevision"])
         self.assertEqual(self.names(self.revs), [s["status"]["currentRevision"]])
+        data = self.items(self.revs)[0]["data"]  # clients compare its bytes with what Go makes of the template
+        self.assertEqual(json.dumps(data), json.dumps(data, sort_keys=True))
+        self.assertEqual(data["spec"]["template"]["$patch"], "replace")
         self.assertIn("create Pod web-0 in StatefulSet web successful", self.wait(
             "events", lambda: [e["message"] for e in self.events(self.ns, "SuccessfulCreate")]))
         for name in ("web-1", "web-2"):  # while two are not well none goes
