@@ -133,9 +133,20 @@ static bool second_half(const char *cluster_ip, uint32_t first_half, char out[IN
     return true;
 }
 
+/* The mapping keeps the lower half of an address: only the cluster's own range has such addresses,
+ * or two ranges would share them. */
+static bool in_own_range(const struct th_net_opts *o, const char *cluster_ip)
+{
+    struct in_addr own, a;
+    th_autofree char *net = th_xstrndup(o->service_cidr, strcspn(o->service_cidr, "/"));
+    return inet_pton(AF_INET, net, &own) == 1 && cluster_ip &&
+           inet_pton(AF_INET, cluster_ip, &a) == 1 &&
+           ntohl(own.s_addr) >> 16 == ntohl(a.s_addr) >> 16;
+}
+
 bool th_lb_ip(const struct th_net_opts *o, const char *cluster_ip, char out[INET_ADDRSTRLEN])
 {
-    return o->profile_number >= 0 && o->profile_number <= 159 &&
+    return in_own_range(o, cluster_ip) && o->profile_number >= 0 && o->profile_number <= 159 &&
            second_half(cluster_ip, 127u << 8 | (uint32_t)(96 + o->profile_number), out);
 }
 
