@@ -87,6 +87,11 @@ static bool is_on_n1(const struct th_json *o)
     return th_streq(str(o, "spec.nodeName"), "n1");
 }
 
+static bool is_decided(const struct th_json *o)
+{
+    return is_on_n1(o) || th_json_path(o, "status.conditions[0]");
+}
+
 static bool is_going(const struct th_json *o)
 {
     return th_json_path_str(o, "metadata.deletionTimestamp") != NULL;
@@ -275,7 +280,15 @@ static void a_claim_in_use_stays_until_its_pod_is_gone(void **state)
     await(p, "placed", PODS "/user", is_on_n1);
     api_delete(p, CLAIMS "/data");
     await(p, "going", CLAIMS "/data", is_going);
-    make_pod(p, "late", "'persistentVolumeClaim':{'claimName':'data'}");
+    for (bool placed = true; placed;) { /* until the scheduler has seen it, too */
+        make_pod(p, "late", "'persistentVolumeClaim':{'claimName':'data'}");
+        await(p, "decided", PODS "/late", is_decided);
+        struct th_json *late TH_AUTO(th_json) = api_get(p, PODS "/late");
+        placed = is_on_n1(late);
+        if (placed) {
+            api_delete(p, PODS "/late?gracePeriodSeconds=0");
+        }
+    }
     await_event(p, "FailedScheduling: 0/1 nodes are available: persistentvolumeclaim \"data\" is "
                    "being deleted. preemption: 0/1 nodes are available: 1 Preemption is not "
                    "helpful for scheduling.");
