@@ -306,6 +306,25 @@ def host_parts(lab):
     lab.until_gone("shared", 20)
 
 
+def names_and_rules(lab):
+    """hostnameOverride is the whole name; restartPolicyRules start a container again by its exit code."""
+    lab.pod("named", hostnameOverride="other.name", subdomain="sub", restartPolicy="Never",
+            containers=[{"command": ["sh", "-c", "hostname; tail -n 1 /etc/hosts"]}])
+    rules = [{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]
+    for name, code in (("rule", 42), ("norule", 43)):
+        lab.pod(name, restartPolicy="Never", volumes=[{"name": "v", "emptyDir": {}}], containers=[
+            {"command": ["sh", "-c", "[ -f /v/again ] && exit 0; touch /v/again; exit %d" % code],
+             "restartPolicy": "Never", "restartPolicyRules": rules,
+             "volumeMounts": [{"name": "v", "mountPath": "/v"}]}])
+    yield
+    p = lab.until_phase("named", "Succeeded")
+    same(lab.logs("named"), "other.name\n%s\tother.name\n" % p["status"]["podIP"])
+    p = lab.until_phase("rule", "Succeeded")
+    same((status_of(p)["restartCount"], status_of(p)["lastState"]["terminated"]["exitCode"]), (1, 42))
+    p = lab.until_phase("norule", "Failed")
+    same((status_of(p)["restartCount"], state_of(p)[1]["exitCode"]), (0, 43))
+
+
 def limits(lab):
     """What the container's own control group says."""
     lab.pod("limits", containers=[{"command": SLEEP, "resources": {
@@ -340,4 +359,5 @@ def limits(lab):
     same(condition(p, "Ready")["status"], "True")
 
 
-CASES = [environment, config_errors, volumes, service_account, security, refused, termination_message, host_parts, limits]
+CASES = [environment, config_errors, volumes, service_account, security, refused, termination_message, host_parts,
+         names_and_rules, limits]
