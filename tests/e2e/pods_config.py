@@ -195,7 +195,7 @@ def security(lab):
     lab.create("secrets", {"kind": "Secret", "metadata": {"name": "sec"}, "data": {"k": b64("v")}})
     lab.pod("user", volumes=v, securityContext={"runAsUser": 1000, "runAsGroup": 3000, "fsGroup": 2000,
                                                 "supplementalGroups": [4000],
-                                                "sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}]},
+                                                "sysctls": [{"name": "net/ipv4/ip_unprivileged_port_start", "value": "0"}]},
             containers=[{"command": SLEEP, "volumeMounts": m, "securityContext": {
                 "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True,
                 "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"}}}])
@@ -307,9 +307,12 @@ def host_parts(lab):
 
 
 def names_and_rules(lab):
-    """hostnameOverride is the whole name; restartPolicyRules start a container again by its exit code."""
+    """hostnameOverride is the whole name; restartPolicyRules start a container again by its exit code;
+    a sysctl that is not safe is refused by the node."""
     lab.pod("named", hostnameOverride="other.name", subdomain="sub", restartPolicy="Never",
             containers=[{"command": ["sh", "-c", "hostname; tail -n 1 /etc/hosts"]}])
+    lab.pod("unsafe", containers=[{"command": SLEEP}],
+            securityContext={"sysctls": [{"name": "kernel.msgmax", "value": "65536"}]})
     rules = [{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]
     for name, code in (("rule", 42), ("norule", 43)):
         lab.pod(name, restartPolicy="Never", volumes=[{"name": "v", "emptyDir": {}}], containers=[
@@ -319,6 +322,9 @@ def names_and_rules(lab):
     yield
     p = lab.until_phase("named", "Succeeded")
     same(lab.logs("named"), "other.name\n%s\tother.name\n" % p["status"]["podIP"])
+    p = lab.until_phase("unsafe", "Failed")
+    same((p["status"]["reason"], p["status"]["message"]),
+         ("SysctlForbidden", 'Pod was rejected: forbidden sysctl: "kernel.msgmax" not allowlisted'))
     p = lab.until_phase("rule", "Succeeded")
     same((status_of(p)["restartCount"], status_of(p)["lastState"]["terminated"]["exitCode"]), (1, 42))
     p = lab.until_phase("norule", "Failed")

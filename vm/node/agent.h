@@ -299,6 +299,8 @@ void sandbox_remove(struct pod *p);
 char *sandbox_ns_path(const struct pod *p, const char *kind); /* "net", "ipc", "uts", "pid"; caller frees */
 char *sandbox_hostname(const struct pod *p);
 bool sandbox_alive(const struct pod *p);
+/* A sysctl of the pod that is not safe, in upstream's words; NULL: none. The caller frees. */
+char *sandbox_bad_sysctl(const struct pod *p);
 void sandbox_prune(struct agent *a, const struct th_strv *keep); /* of pods that are not in keep */
 int sandbox_write_files(struct pod *p, struct th_err *err); /* hosts, hostname, resolv.conf */
 

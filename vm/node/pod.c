@@ -723,6 +723,11 @@ static void check_admission(struct pod *p)
     if (wanted && !p->end_reason && !th_io_exists("/sys/kernel/security/apparmor")) {
         end_by_agent(p, "AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host");
     }
+    th_autofree char *why = p->end_reason ? NULL : sandbox_bad_sysctl(p);
+    if (why) {
+        th_autofree char *message = th_xasprintf("Pod was rejected: forbidden sysctl: %s", why);
+        end_by_agent(p, "SysctlForbidden", message);
+    }
 }
 
 /* The first look at a pod that nobody granted anything yet: is there room for it? */

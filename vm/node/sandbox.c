@@ -82,6 +82,18 @@ static int ns_pin(const char *dir, const char *kind)
     return 0;
 }
 
+/* "net/ipv4/conf/eth0.1/x" is another way of writing "net.ipv4.conf.eth0/1.x": the first separator says
+ * which. */
+static char *sysctl_name(const char *given)
+{
+    char *name = th_xstrdup(given ? given : "");
+    const char *first = strpbrk(name, "./");
+    for (char *c = first && *first == '/' ? name : NULL; c && *c; c++) {
+        *c = *c == '/' ? '.' : *c == '.' ? '/' : *c;
+    }
+    return name;
+}
+
 static void *ns_make(void *arg)
 {
     struct ns_job *j = arg;
@@ -102,14 +114,15 @@ static void *ns_make(void *arg)
     }
     for (size_t i = 0; i < th_json_len(j->sysctls); i++) {
         struct th_json *s = th_json_at(j->sysctls, i);
-        const char *name = th_json_path_str(s, "name"), *value = th_json_path_str(s, "value");
-        th_autofree char *file = th_xasprintf("/proc/sys/%s", name ? name : "");
+        const char *value = th_json_path_str(s, "value");
+        th_autofree char *name = sysctl_name(th_json_path_str(s, "name"));
+        th_autofree char *file = th_xasprintf("/proc/sys/%s", name);
         for (char *c = file + 10; *c; c++) {
             *c = *c == '.' ? '/' : *c == '/' ? '.' : *c;
         }
         if (!th_path_is_inside(file + 10) || !value ||
             th_io_write_file(file, value, strlen(value), 0644, NULL) < 0) {
-            (void)snprintf(j->sysctl_bad, sizeof(j->sysctl_bad), "%s", name ? name : "");
+            (void)snprintf(j->sysctl_bad, sizeof(j->sysctl_bad), "%s", name);
             j->error = EINVAL;
             return NULL;
         }
@@ -155,6 +168,41 @@ void sandbox_prune(struct agent *a, const struct th_strv *keep)
             ns_drop(dir);
         }
     }
+}
+
+/* Those that change nothing outside of the pod: upstream's safe set. */
+static const char *const SAFE_SYSCTLS[] = {"kernel.shm_rmid_forced",
+                                           "net.ipv4.ip_local_port_range",
+                                           "net.ipv4.tcp_syncookies",
+                                           "net.ipv4.ping_group_range",
+                                           "net.ipv4.ip_unprivileged_port_start",
+                                           "net.ipv4.ip_local_reserved_ports",
+                                           "net.ipv4.tcp_keepalive_time",
+                                           "net.ipv4.tcp_fin_timeout",
+                                           "net.ipv4.tcp_keepalive_intvl",
+                                           "net.ipv4.tcp_keepalive_probes",
+                                           "net.ipv4.tcp_rmem",
+                                           "net.ipv4.tcp_wmem"};
+
+char *sandbox_bad_sysctl(const struct pod *p)
+{
+    const struct th_json *list = th_json_path(p->obj, "spec.securityContext.sysctls");
+    bool host_ipc = th_json_path_bool(p->obj, "spec.hostIPC", false);
+    for (size_t i = 0; i < th_json_len(list); i++) {
+        th_autofree char *name = sysctl_name(th_json_path_str(th_json_at(list, i), "name"));
+        bool safe = false;
+        for (size_t k = 0; k < TH_ARRAY_LEN(SAFE_SYSCTLS); k++) {
+            safe = safe || th_streq(name, SAFE_SYSCTLS[k]);
+        }
+        if (!safe) {
+            return th_xasprintf("\"%s\" not allowlisted", name);
+        }
+        bool net = th_startswith(name, "net.");
+        if (net ? p->host_network : host_ipc) {
+            return th_xasprintf("\"%s\" not allowed with host %s enabled", name, net ? "net" : "ipc");
+        }
+    }
+    return NULL;
 }
 
 int sandbox_ensure(struct pod *p, struct th_err *err)
