@@ -27,12 +27,14 @@
 #include "base/limits.h"
 #include "vm/launcher/accel.h"
 #include "vm/launcher/domain.h"
+#include "vm/launcher/thin.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
-#define FORMAT 1 /* of the files, and of what init does before and after */
+#define FORMAT 2 /* of the files, and of what init does before and after */
 #define KEEP 4
 #define KEEP_MS (30ll * 24 * 3600 * 1000)
 #define ROOM_B (512ull << 20) /* free space without which none is made */
@@ -274,10 +276,39 @@ static void prune(const char *cache)
     }
 }
 
+/* The stream without empty pages in its place, when it can be had; else it stays as it is. */
+static int thin_out(struct th_template_maker *m, struct th_err *err)
+{
+    struct stat st;
+    if (fstat(m->fd, &st) < 0 || st.st_size <= 0) {
+        return th_fail_errno(err, errno, TH_R_IO, "the template");
+    }
+    th_autofree char *state = th_path_join(m->part, "state");
+    th_autofree char *thin = th_path_join(m->part, "thin");
+    th_autoclose int fd = open(thin, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    void *stream = fd < 0 ? MAP_FAILED : mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, m->fd, 0);
+    if (stream == MAP_FAILED) {
+        return th_fail_errno(err, errno, TH_R_IO, "%s", thin);
+    }
+    int r = th_thin_stream(stream, (size_t)st.st_size, fd, err);
+    (void)munmap(stream, (size_t)st.st_size);
+    if (r <= 0) {
+        (void)unlink(thin);
+        return r;
+    }
+    if (rename(thin, state) < 0) {
+        return th_fail_errno(err, errno, TH_R_IO, "%s", state);
+    }
+    (void)close(m->fd);
+    m->fd = th_steal_fd(&fd);
+    return 0;
+}
+
 static int put_in_place(struct th_template_maker *m, struct th_err *err)
 {
     char hex[TH_SHA256_HEX_LEN];
     int64_t size = 0;
+    TH_TRY(thin_out(m, err));
     TH_TRY(hash_stream(m->fd, &size, hex, err));
     if (fsync(m->fd) < 0) {
         return th_fail_errno(err, errno, TH_R_IO, "write the template");
