@@ -9,8 +9,8 @@
  * The stream (QEMU's docs/devel/migration, and its savevm.c and ram.c, version 3 and 4): magic and version;
  * an optional configuration; sections, first those of "ram", begun, parts and end, each followed by a
  * footer; then devices, which are copied as they are. A record of memory is an address with flags in its
- * low bits, then the name of the block unless it is that of the record before, then the content. So a record
- * after dropped ones may have to name its block where it did not before.
+ * low bits, then the name of the block unless it is that of the record before (be it in another section),
+ * then the content. So a record after dropped ones may have to name its block where it did not before.
  *
  * Whatever is not as described here ends the attempt, and the stream is used as QEMU wrote it. */
 #include "vm/launcher/thin.h"
@@ -111,7 +111,6 @@ static void sizes(struct thin *t, uint64_t total)
 
 static void records(struct thin *t)
 {
-    t->block = t->out_block = TH_STR("");
     for (;;) {
         size_t from = t->at;
         uint64_t head = be(t, 8), flags = head & (PAGE - 1);
@@ -171,7 +170,8 @@ static bool section(struct thin *t, uint64_t *id)
 
 int th_thin_stream(const void *stream, size_t n, int out_fd, struct th_err *err)
 {
-    struct thin t = {.p = stream, .n = n, .out_fd = out_fd, .err = err};
+    struct thin t = {.p = stream, .n = n, .out_fd = out_fd, .err = err, .block = TH_STR(""),
+                     .out_block = TH_STR("")};
     uint64_t id = 0;
     t.bad = be(&t, 4) != MAGIC || be(&t, 4) != STREAM_VERSION || t.bad;
     put(&t, t.p, t.at);
