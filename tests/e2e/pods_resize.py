@@ -38,6 +38,7 @@ def in_place(lab):
     more = amounts("100m", "40Mi")
     same(resize(lab, "resize", stay=more, again=more).returncode, 0)
     p = settled(lab, "resize", 2)
+    same({c["observedGeneration"] for c in p["status"]["conditions"]}, {2}, "generations of conditions")
     for name, restarts in (("stay", 0), ("again", 1)):
         c = status_of(p, name)
         same((c["resources"], c["allocatedResources"], c["restartCount"]), (more, more["requests"], restarts), name)

@@ -179,6 +179,7 @@ static void attempt_done(struct prober *pr, bool ok, const char *text)
     if (ok) {
         pr->failures = 0;
         pr->successes++;
+        pr->look_ms = pr->period_ms; /* no extra looks after the first success */
         if (pr->successes >= pr->success_threshold) {
             set_result(pr, PROBE_SUCCESS);
         }

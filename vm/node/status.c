@@ -350,7 +350,12 @@ static struct th_json *conditions(struct pod *p, const char *phase)
     }
     struct th_json *sched = find_condition(th_json_get(p->obj, "status"), "PodScheduled");
     if (sched) {
-        th_json_append(l, th_json_dup(sched));
+        int64_t gen = th_json_path_int(p->obj, "metadata.generation", 0);
+        sched = th_json_dup(sched);
+        if (gen > 0) {
+            th_json_set_int(sched, "observedGeneration", gen);
+        }
+        th_json_append(l, sched);
     } else {
         add_condition(p, l, "PodScheduled", true, NULL, NULL);
     }
