@@ -81,6 +81,7 @@ int th_api_new(const struct th_api_opts *o, struct th_api **ret, struct th_err *
                                     .client_ca_pem = o->client_ca_pem,
                                     .metrics_api = o->metrics_api};
     a->aggr = th_aggr_new(&ag);
+    a->usage = th_usage_new(a->store, a->node_socket);
     a->keeper = th_custom_keeper_new(a->store, a->client);
     *ret = a;
     return 0;
@@ -94,6 +95,7 @@ void th_api_free(struct th_api *a)
     th_event_expiry_free(a->event_expiry);
     th_custom_keeper_free(a->keeper);
     th_aggr_free(a->aggr);
+    th_usage_free(a->usage);
     th_custom_registry_free(a->customs);
     th_client_free(a->client);
     th_authz_free(a->authz);
@@ -826,7 +828,9 @@ static bool is_long_list(const struct th_areq *q)
 
 bool th_api_is_quick(const struct th_areq *req)
 {
-    return (th_streq(req->method, "GET") || th_streq(req->method, "HEAD")) && !is_long_list(req);
+    static const char metrics[] = "/apis/metrics.k8s.io/"; /* nodes are asked */
+    return (th_streq(req->method, "GET") || th_streq(req->method, "HEAD")) && !is_long_list(req) &&
+           strncmp(req->uri, metrics, sizeof(metrics) - 1) != 0;
 }
 
 struct th_flow *th_api_flow(struct th_api *api)

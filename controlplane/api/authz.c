@@ -195,5 +195,6 @@ void th_authz_access(struct th_api *api, struct th_access *ret)
     *ret = (struct th_access){.self = api,
                               .allowed = access_allowed,
                               .rules = access_rules,
-                              .token = th_authn_token};
+                              .token = th_authn_token,
+                              .usage = th_usage_get};
 }

@@ -89,6 +89,7 @@ struct th_api {
     struct th_custom_registry *customs;
     struct th_custom_keeper *keeper;
     struct th_aggr *aggr;   /* aggregate/ */
+    struct th_usage *usage;
     struct th_flow *flow;
     struct th_ticker *ticker;
     struct th_event_expiry *event_expiry; /* from the bootstrap on */
@@ -274,6 +275,14 @@ bool th_select_all(const struct th_select *s);
 int th_virtual_list(struct th_call *c, struct th_store_list *ret, struct th_err *err) TH_MUST_USE;
 int th_virtual_get(struct th_call *c, const char *name, struct th_obj **ret,
                    struct th_err *err) TH_MUST_USE;
+
+/* ---- usage.c: what nodes and pods use, asked of the node agents ---- */
+struct th_usage;
+struct th_usage *th_usage_new(struct th_store *store, const char *node_socket);
+void th_usage_free(struct th_usage *u);
+/* th_access.usage; self is the struct th_api. */
+int th_usage_get(void *self, bool pods, const char *ns, const char *name, struct th_json **ret,
+                 struct th_err *err);
 
 /* ---- event_expiry.c ---- */
 struct th_event_expiry *th_event_expiry_new(struct th_store *store, int64_t ttl_ms);

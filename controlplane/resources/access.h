@@ -51,5 +51,9 @@ struct th_access {
      * those that matched are added to ret_audiences. TH_R_UNAUTHORIZED says why not. */
     int (*token)(void *self, const char *token, const char *const *audiences,
                  struct th_identity **ret, struct th_strv *ret_audiences, struct th_err *err);
+    /* What nodes (pods: false) or pods use, as NodeMetrics or PodMetrics of ns (NULL: all), or the one
+     * of that name; an array, sorted. It may take a second. */
+    int (*usage)(void *self, bool pods, const char *ns, const char *name, struct th_json **ret,
+                 struct th_err *err);
 };
 #endif

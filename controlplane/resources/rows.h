@@ -45,7 +45,7 @@ th_cell_fn th_row_pod, th_row_event, th_row_service, th_row_endpoints, th_row_no
 th_cell_fn th_row_ready_of_replicas, th_row_revision_owner, th_row_job, th_row_hpa, th_row_hpa_v1;
 th_cell_fn th_row_param_kind, th_row_param_ref, th_row_csr, th_row_flowschema_missing,
     th_row_ingressclass, th_row_ingress, th_row_parent_ref, th_row_role_ref, th_row_subjects,
-    th_row_api_service, th_row_component_status, th_row_claim_state, th_row_csidriver, th_row_storageclass;
+    th_row_api_service, th_row_component_status, th_row_metrics, th_row_claim_state, th_row_csidriver, th_row_storageclass;
 
 /* ---- Values of selectable fields ---- */
 typedef const char *th_selectable_fn(const struct th_json *obj, const char *field, char *buf);
@@ -119,6 +119,7 @@ th_virtual_fn th_review_access, th_review_local_access, th_review_self_access,
 typedef int th_list_virtual_fn(const struct th_req_ctx *c, const char *ns, const char *name,
                                struct th_json **ret, struct th_err *err);
 th_list_virtual_fn th_component_statuses; /* core_componentstatuses.c */
+th_list_virtual_fn th_node_metrics, th_pod_metrics; /* metrics.c */
 
 /* ---- Other served forms ---- */
 /* A copy whose members begin with an upper (or lower) case letter at every level: Go's names. */

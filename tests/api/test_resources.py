@@ -245,6 +245,8 @@ class Resources(unittest.TestCase):
         with open(os.path.join(ROOT, "docs/api-coverage.md"), encoding="utf-8") as f:
             self.assertEqual(f.read(), page)
         for r in rows():
+            if r[0] == "metrics.k8s.io":
+                continue  # served where nodes are, while its APIService is local
             self.assertEqual("| %s | %s | not there |" % (r[0] or "core", r[2]) not in page,
                              base(r[0], r[1]) + "/" + r[2] in self.served, r[2])
 

@@ -390,7 +390,8 @@ char *room_ports(const struct pod *p); /* host ports, a line each: "TCP 0.0.0.0 
 bool room_ports_clash(const char *a, const char *b);
 
 /* ---- stats.c ---- */
-struct th_json *stats_summary(struct agent *a);                  /* /stats/summary */
+/* /stats/summary; brief: processor and memory only. */
+struct th_json *stats_summary(struct agent *a, bool brief);
 void stats_metrics_resource(struct agent *a, struct th_buf *b);  /* /metrics/resource */
 struct fs_usage {
     uint64_t used_b, inodes;

@@ -349,7 +349,7 @@ static enum MHD_Result route(struct req *r)
         }
     }
     if (th_streq(first, "stats") && r->path.n == 2 && th_streq(r->path.v[1], "summary")) {
-        TH_AUTO(th_json) struct th_json *o = stats_summary(r->a);
+        TH_AUTO(th_json) struct th_json *o = stats_summary(r->a, req_query_bool(r, "only_cpu_and_memory", false));
         return reply_json(r, 200, o);
     }
     return reply_text(r, 404, "text/plain; charset=utf-8", "404 page not found\n", 19);

@@ -261,7 +261,8 @@ static struct th_json *network(pid_t pid, const char *ifname)
     return o;
 }
 
-static struct th_json *ctr_stats(struct agent *a, const struct seen_ctr *c, struct fs_usage *sum)
+static struct th_json *ctr_stats(struct agent *a, const struct seen_ctr *c, bool brief,
+                                 struct fs_usage *sum)
 {
     struct th_json *o = th_json_object();
     struct cg_usage u;
@@ -269,6 +270,9 @@ static struct th_json *ctr_stats(struct agent *a, const struct seen_ctr *c, stru
     put_time(o, "startTime", c->started_ms);
     if (cg_usage_read(a, c->cgroup, &u) >= 0) {
         put_usage(o, &u, c->cgroup, c->started_ms);
+    }
+    if (brief) {
+        return o;
     }
     th_autofree char *upper = th_path_join(c->dir, "upper");
     struct fs_usage root = fs_usage(upper), log = fs_usage(c->log_path ? c->log_path : "");
@@ -279,7 +283,7 @@ static struct th_json *ctr_stats(struct agent *a, const struct seen_ctr *c, stru
     return o;
 }
 
-static struct th_json *pod_stats(struct agent *a, const struct seen_pod *p)
+static struct th_json *pod_stats(struct agent *a, const struct seen_pod *p, bool brief)
 {
     struct th_json *o =
         th_json_build("{'podRef':{'name':%s,'namespace':%s,'uid':%s}}", p->name, p->ns, p->uid);
@@ -287,11 +291,14 @@ static struct th_json *pod_stats(struct agent *a, const struct seen_pod *p)
     struct fs_usage sum = {0};
     struct th_json *ctrs = th_json_path_array(o, "containers");
     for (size_t i = 0; i < p->n; i++) {
-        th_json_append(ctrs, ctr_stats(a, &p->ctrs[i], &sum));
+        th_json_append(ctrs, ctr_stats(a, &p->ctrs[i], brief, &sum));
     }
     struct cg_usage u;
     if (cg_usage_read(a, p->cgroup, &u) >= 0) {
         put_usage(o, &u, p->cgroup, p->start_ms);
+    }
+    if (brief) {
+        return o;
     }
     struct th_json *net = network(p->ctrs[0].pid, "eth0");
     if (net) {
@@ -310,7 +317,7 @@ static struct th_json *pod_stats(struct agent *a, const struct seen_pod *p)
     return o;
 }
 
-static struct th_json *node_stats(struct agent *a)
+static struct th_json *node_stats(struct agent *a, bool brief)
 {
     struct cg_node n;
     cg_node_usage(&n);
@@ -325,6 +332,9 @@ static struct th_json *node_stats(struct agent *a)
     put_time(o, "startTime", a->start_ms);
     put_usage(o, &u, "/", a->start_ms);
     put(th_json_get(o, "memory"), "availableBytes", n.available_b);
+    if (brief) {
+        return o;
+    }
     struct th_json *net = network(0, "eth0");
     if (net) {
         th_json_set(o, "network", net);
@@ -341,15 +351,15 @@ static struct th_json *node_stats(struct agent *a)
     return o;
 }
 
-struct th_json *stats_summary(struct agent *a)
+struct th_json *stats_summary(struct agent *a, bool brief)
 {
     struct seen s;
     see(a, &s);
     struct th_json *o = th_json_object();
-    th_json_set(o, "node", node_stats(a));
+    th_json_set(o, "node", node_stats(a, brief));
     struct th_json *pods = th_json_path_array(o, "pods");
     for (size_t i = 0; i < s.n; i++) {
-        th_json_append(pods, pod_stats(a, &s.v[i]));
+        th_json_append(pods, pod_stats(a, &s.v[i], brief));
     }
     see_done(&s);
     return o;
