@@ -153,7 +153,7 @@ class Autoscaling(Scene, unittest.TestCase):
             "the HPA was able to successfully calculate a replica count from cpu resource utilization (percentage of request)"))
         self.assertEqual(self.cond("web", "ScalingLimited"), (
             "True", "ScaleUpLimit", "the desired replica count is increasing faster than the maximum scale rate"))
-        st = self.get(HPAS + "/web")["status"]
+        st = self.wait("told", lambda: self.get(HPAS + "/web").get("status"))
         self.assertEqual((st["currentReplicas"], st["desiredReplicas"]), (2, 4))
         self.assertIn("lastScaleTime", st)
         cur = st["currentMetrics"][0]["resource"]
@@ -176,7 +176,8 @@ class Autoscaling(Scene, unittest.TestCase):
                 "type": "AverageValue", "averageValue": "500m"}}},
             {"type": "Resource", "resource": {"name": "memory", "target": {"type": "AverageValue", "averageValue": "96Mi"}}}])
         self.wait("128Mi of 96Mi: three", lambda: self.replicas("two") == 3, 60)
-        kinds = [m["type"] for m in self.get(HPAS + "/two")["status"]["currentMetrics"]]
+        st = self.wait("told", lambda: self.get(HPAS + "/two").get("status"))
+        kinds = [m["type"] for m in st["currentMetrics"]]
         self.assertEqual(kinds, ["ContainerResource", "Resource"])
 
     def test_why_nothing_can_be_calculated(self):
