@@ -251,11 +251,26 @@ static int provision(struct th_ctrl *c, const char *key, struct th_json **claim,
     return 0;
 }
 
+/* The volumes among which the claim's may be: the one that was made for it, by the name that all
+ * provisioners use, spares a look at every volume; otherwise all. */
+static struct th_json *candidates(struct th_ctrl *c, const struct th_json *claim)
+{
+    th_autofree char *name = th_xasprintf("pvc-%s", th_json_path_str(claim, "metadata.uid"));
+    struct th_json *made = th_informer_get(th_ctrl_informer(c, GVR_VOLUMES), "", name);
+    if (!made || !th_volume_is_for(made, claim)) {
+        th_json_unref(made);
+        return all_of(c, GVR_VOLUMES, NULL);
+    }
+    struct th_json *one = th_json_array();
+    th_json_append(one, made);
+    return one;
+}
+
 static int find_volume(struct th_ctrl *c, const char *key, struct th_json **claim,
                        struct th_err *err)
 {
     struct th_json *class TH_AUTO(th_json) = class_of(c, *claim);
-    struct th_json *volumes TH_AUTO(th_json) = all_of(c, GVR_VOLUMES, NULL);
+    struct th_json *volumes TH_AUTO(th_json) = candidates(c, *claim);
     const struct th_json *best = th_volume_find(*claim, volumes, NULL, NULL, is_delayed(class));
     if (best) {
         struct th_json *volume TH_AUTO(th_json) = th_json_dup(best);
