@@ -4,6 +4,8 @@
 #include <stdarg.h>
 #include <cmocka.h>
 
+#include "tests/unit/random_object.h"
+
 static struct th_json *json(const char *s)
 {
     struct th_json *o = NULL;
@@ -210,6 +212,78 @@ static void strategic_faults_have_upstreams_words(void **state)
     assert_int_equal(th_strategic_merge(NULL, o, o, &got, NULL), -TH_R_BAD_REQUEST);
 }
 
+static void merged(const struct th_kind *k, const struct th_json *o, const struct th_json *patch,
+                   struct th_json **ret)
+{
+    TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
+    if (th_strategic_merge(k->type, o, patch, ret, &err) < 0) {
+        fail_msg("%s: %s", k->kind, err.msg);
+    }
+}
+
+/* What a patch says is so afterwards, except for what lists merge: there it is among the rest. */
+static bool contains(const struct th_json *have, const struct th_json *want)
+{
+    if (th_json_is(want, TH_JSON_OBJECT)) {
+        struct th_json_iter it = TH_JSON_ITER(want);
+        while (th_json_next(&it)) {
+            if (!contains(th_json_get(have, it.name), it.value)) {
+                return false;
+            }
+        }
+        return th_json_is(have, TH_JSON_OBJECT);
+    }
+    for (size_t i = 0; i < th_json_len(want) && th_json_is(want, TH_JSON_ARRAY); i++) {
+        bool found = false;
+        for (size_t j = 0; j < th_json_len(have) && !found; j++) {
+            found = contains(th_json_at(have, j), th_json_at(want, i));
+        }
+        if (!found) {
+            return false;
+        }
+    }
+    return th_json_is(want, TH_JSON_ARRAY) || th_json_equal(have, want);
+}
+
+static void check_strategic_laws(const struct th_kind *k)
+{
+    TH_AUTO(th_json) struct th_json *o = random_config(k, "v1");
+    TH_AUTO(th_json) struct th_json *p = random_config(k, "v1");
+    TH_AUTO(th_json) struct th_json *nothing = th_json_object();
+    TH_AUTO(th_json) struct th_json *o_before = th_json_dup(o);
+    TH_AUTO(th_json) struct th_json *p_before = th_json_dup(p);
+    struct th_json *same = NULL, *itself = NULL, *once = NULL, *twice = NULL;
+    merged(k, o, nothing, &same);
+    assert_true(th_json_equal(o, same));
+    merged(k, o, o, &itself);
+    assert_true(th_json_equal(o, itself));
+    merged(k, o, p, &once);
+    merged(k, once, p, &twice);
+    if (!th_json_equal(once, twice) || !contains(once, p)) {
+        th_autofree char *x = th_json_to_string(o), *y = th_json_to_string(p);
+        th_autofree char *z = th_json_to_string(once), *w = th_json_to_string(twice);
+        fail_msg("%s:\n%s\n%s\n%s\n%s", k->kind, x, y, z, w);
+    }
+    assert_true(th_json_equal(o, o_before) && th_json_equal(p, p_before));
+    th_json_unref(same);
+    th_json_unref(itself);
+    th_json_unref(once);
+    th_json_unref(twice);
+}
+
+static void strategic_merge_is_idempotent_for_random_objects_of_every_kind(void **state)
+{
+    (void)state;
+    th_rand_seed(20261123);
+    for (size_t i = 0; th_kind_at(i); i++) {
+        const struct th_kind *k = th_kind_at(i);
+        for (int round = 0; round < 8 && !k->is_list && th_type_path(k->type, "metadata.name");
+             round++) {
+            check_strategic_laws(k);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -219,6 +293,7 @@ int main(void)
         cmocka_unit_test(merge_patches_replace_remove_and_prune),
         cmocka_unit_test(strategic_patches_follow_the_field_tables),
         cmocka_unit_test(strategic_faults_have_upstreams_words),
+        cmocka_unit_test(strategic_merge_is_idempotent_for_random_objects_of_every_kind),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
