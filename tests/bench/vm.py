@@ -76,10 +76,10 @@ class Thimble:
         return p.stdout
 
 
-def start_to_ready(th, a):
+def start_to_ready(th, a, template="auto"):
     """(seconds until kubectl shows a Ready node or None, seconds of start, start's own answer)"""
     t = time.perf_counter()
-    said = json.loads(th.run("start", "--accel", a.accel, "--kernel", a.kernel, "-o", "json"))
+    said = json.loads(th.run("start", "--accel", a.accel, "--kernel", a.kernel, "--template", template, "-o", "json"))
     started = time.perf_counter() - t
     while time.perf_counter() - t < started + READY_S:
         nodes = json.loads(th.kubectl("get", "nodes", "-o", "json", ok=False) or '{"items":[]}')["items"]
@@ -177,15 +177,19 @@ def machine(th, folder, a, row, rss_mib):
         state["status"] = json.loads(th.run("status", "-o", "json"))
         row("first start ever to Ready", "%.2f s" % took if took else "never",
             "the command returned after %.2f s" % started)
-        got = []
+        got, cold = [], []
         for _ in range(a.runs if took else 1):
+            th.run("stop")
+            cold.append(start_to_ready(th, a, "off"))
             th.run("stop")
             got.append(start_to_ready(th, a))
         if took:
             state["ready"] = median(g[0] for g in got if g[0])
+            state["cold"] = median(g[0] for g in cold if g[0])
         state["started"] = median(g[1] for g in got)
-        state["hello"] = median(next(s["ms"] for s in g[2]["timings"] if s["step"] == "kernel") / 1e3 for g in got)
+        state["hello"] = median(next(s["ms"] for s in g[2]["timings"] if s["step"] == "kernel") / 1e3 for g in cold)
         state["steps"] = got[-1][2]["timings"]
+        state["how"] = "restored from a template" if all(g[2]["restored"] for g in got) else "booted"
 
     attempt("start to Ready", row, starts)
     status = state.get("status")
@@ -234,11 +238,13 @@ def machine(th, folder, a, row, rss_mib):
         row("  the same on Thimble's machine type", "%.2f s" % median(q35))
         if "ready" in state:
             row("start to Ready, second start on", "%.2f s" % state["ready"],
-                "%.2f x the bare boot" % (state["ready"] / median(times)), "<= 1.6 x")
+                "%.2f x the bare boot, %s" % (state["ready"] / median(times), state["how"]), "<= 1.6 x")
+            row("  booting (--template off)", "%.2f s" % state["cold"],
+                "%.2f x the bare boot" % (state["cold"] / median(times)))
         if "started" in state:
             row("thimble start returns, second start on", "%.2f s" % state["started"],
                 "%.2f x the bare boot" % (state["started"] / median(times)))
-            row("  of this, QEMU running to thimbled's hello", "%.2f s" % state["hello"],
+            row("  booting: QEMU running to thimbled's hello", "%.2f s" % state["hello"],
                 "%.2f x the bare boot" % (state["hello"] / median(times)))
             print("  last start: " + ", ".join("%s %d ms" % (s["step"], s["ms"]) for s in state["steps"]))
 
