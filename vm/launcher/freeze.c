@@ -67,5 +67,16 @@ int th_thaw(const char *qmp, int64_t deadline_ms, struct th_err *err)
 {
     TH_AUTO_QMP struct th_qmp q = TH_QMP_INIT;
     TH_TRY(th_qmp_open(qmp, deadline_ms, &q, err));
+    /* A migration says that it has completed a moment before the machine may go on. */
+    for (bool busy = true; busy;) {
+        TH_AUTO(th_json) struct th_json *info = NULL;
+        TH_TRY(th_qmp_call(&q, "query-status", NULL, &info, err));
+        const char *status = th_json_path_str(info, "status");
+        busy = (th_streq(status, "finish-migrate") || th_streq(status, "inmigrate")) &&
+               th_mono_ms() < deadline_ms;
+        if (busy) {
+            th_sleep_ms(POLL_MS);
+        }
+    }
     return th_qmp_call(&q, "cont", NULL, NULL, err);
 }
