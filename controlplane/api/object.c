@@ -211,6 +211,9 @@ int th_object_create(struct th_call *c, struct th_json *obj_, struct th_json **r
     }
     if (has_status_sub(c->res) && !c->res->s.no_status_reset) {
         th_json_del(obj, "status");
+        if (c->kind && !c->res->custom) {
+            th_schema_complete(c->kind->type, obj); /* as Go shows a status that says nothing */
+        }
     }
     th_meta_create(c, obj);
     if (c->res->s.prepare_create) {

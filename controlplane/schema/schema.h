@@ -125,6 +125,8 @@ int th_schema_field_validation(enum th_field_validation mode, const struct th_st
 /* Fills defaults from the tables (schema/data/defaults.tsv rows become code or data in default.c,
  * conditions included), kind by kind. obj is the whole object of kind k. */
 void th_schema_default(const struct th_kind *k, struct th_json *obj);
+/* Adds and drops what Go's encoder shows of zero values, in one struct ("status": {}). */
+void th_schema_complete(const struct th_type *t, struct th_json *obj);
 /* Sorts members into the table's order, recursively: the canonical form at rest. */
 void th_schema_canonicalize(const struct th_type *t, struct th_json *obj);
 

@@ -40,6 +40,4 @@ void th_default_job(struct th_json *job);
 void th_default_device_taint(struct th_json *taint);
 void th_default_custom_resource_definition(struct th_json *crd);
 
-/* decode.c: adds and drops what Go's encoder shows of zero values, in one struct. */
-void th_schema_complete(const struct th_type *t, struct th_json *obj);
 #endif
