@@ -19,6 +19,7 @@
 #define MANAGER_MAX 128
 #define CONTINUE_EXPIRY_MS 300000
 #define EVENT_TTL_MS 3600000
+#define REQUEST_TIMEOUT_MS 60000
 
 /* ---- life of the API ---- */
 
@@ -54,6 +55,9 @@ int th_api_new(const struct th_api_opts *o, struct th_api **ret, struct th_err *
     int r = duration_ms(o->continue_expiry, CONTINUE_EXPIRY_MS, &a->continue_expiry_ms, err);
     if (r >= 0) {
         r = duration_ms(o->event_ttl, EVENT_TTL_MS, &a->event_ttl_ms, err);
+    }
+    if (r >= 0) {
+        r = duration_ms(o->request_timeout, REQUEST_TIMEOUT_MS, &a->request_timeout_ms, err);
     }
     if (r >= 0) {
         r = th_authz_new(a->store, o->authorization_mode, &a->authz, err);
@@ -538,6 +542,42 @@ static void show_flow(struct th_call *c, const struct th_attrs *at)
     }
 }
 
+/* ---- how long it may take ---- */
+
+/* Streams and watches have no deadline; all else has the server's, or the client's when it is sooner.
+ * The client's reckoning begins when its head was there, so that waiting for a seat counts. */
+static int read_deadline(struct th_call *c, struct th_err *err)
+{
+    bool resource = c->route.kind == TH_ROUTE_RESOURCE;
+    if (resource && (find_verb(c) == &watch_verb || is_stream_name(c->route.sub))) {
+        return 0;
+    }
+    const char *text = th_query_get(&c->query, "timeout");
+    int64_t wanted_ns = 0;
+    TH_AUTO_ERR struct th_err why = TH_ERR_INIT;
+    if (text && *text && th_go_duration_parse(text, &wanted_ns, &why) < 0) {
+        return th_fail(err, TH_R_BAD_REQUEST, "invalid timeout specified in the request URL - %s",
+                       why.msg);
+    }
+    int64_t us = c->api->request_timeout_ms * 1000;
+    if (wanted_ns > 0 && wanted_ns / 1000 < us) {
+        us = wanted_ns / 1000;
+    }
+    int64_t waited_us = c->req->received_us ? th_now_us() - c->req->received_us : 0;
+    c->ctx.deadline_us = th_mono_us() + us - waited_us;
+    return 0;
+}
+
+int th_call_in_time(const struct th_call *c, struct th_err *err)
+{
+    if (c->ctx.deadline_us == 0 || th_mono_us() < c->ctx.deadline_us) {
+        return 0;
+    }
+    return th_fail(err, TH_R_TIMEOUT,
+                   "Timeout: request did not complete within requested timeout - context deadline "
+                   "exceeded");
+}
+
 /* What is asked, from the request line alone: who may not ask learns nothing of what there is. only is
  * what selected_name gave, or NULL. */
 static struct th_attrs asked(const struct th_call *c, const struct verb_row *v, const char *fields,
@@ -761,6 +801,12 @@ int th_api_call(struct th_api *api, const struct th_areq *req, struct th_aresp *
     int r = th_route_parse(req->uri, &c.route, &local);
     if (r >= 0) {
         r = th_query_parse(query ? query + 1 : "", &c.query, &local);
+    }
+    if (r >= 0 && !req->id->system) {
+        r = read_deadline(&c, &local);
+    }
+    if (r >= 0) {
+        r = th_call_in_time(&c, &local); /* it may have waited for a seat */
     }
     if (r >= 0) {
         r = check_timeout(&c, &local);

@@ -32,6 +32,7 @@ struct th_api_opts {
      * extension-apiserver-authentication. Copied. */
     const char *front_cert_pem, *front_key_pem, *front_ca_pem, *client_ca_pem;
     bool metrics_api;                  /* serve metrics.k8s.io from the nodes */
+    const char *request_timeout;       /* the longest that a request may take; NULL: a minute */
 };
 int th_api_new(const struct th_api_opts *o, struct th_api **ret, struct th_err *err) TH_MUST_USE;
 /* All requests must have ended and all watches be closed. NULL-safe. */

@@ -164,6 +164,7 @@ static int create_once(struct th_call *c, struct th_json *obj, struct th_json **
     const char *name = th_json_path_str(obj, "metadata.name");
     th_autobuf struct th_buf b = TH_BUF_INIT;
     TH_TRY(dump_stored(c, obj, &b, err));
+    TH_TRY(th_call_in_time(c, err)); /* admission may have taken long: then it is not written */
     th_autofree char *key = th_store_key(c, name);
     if (c->dry_run) {
         TH_AUTO(th_obj) struct th_obj *there = th_store_get(c->api->store, key);
@@ -302,6 +303,7 @@ static int commit_update(struct th_call *c, const struct th_update *u, struct th
     bool gone = goes_now(c, obj);
     th_autobuf struct th_buf b = TH_BUF_INIT;
     TH_TRY(dump_stored(c, obj, &b, err));
+    TH_TRY(th_call_in_time(c, err));
     if (!c->dry_run) {
         struct th_store_write w = {.op = gone ? TH_STORE_DELETE : TH_STORE_UPDATE,
                                    .key = u->old_obj->key,

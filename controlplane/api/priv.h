@@ -95,7 +95,7 @@ struct th_api {
     struct th_event_expiry *event_expiry; /* from the bootstrap on */
     struct th_strv disabled_admission;
     char *node_socket, *server_address;
-    int64_t continue_expiry_ms, event_ttl_ms;
+    int64_t continue_expiry_ms, event_ttl_ms, request_timeout_ms;
     bool ready;             /* atomic */
     pthread_mutex_t lock;   /* guards the caches below */
     struct th_hmap cache;   /* discovery and OpenAPI documents: name -> struct th_doc */
@@ -127,6 +127,8 @@ struct th_call {
     struct th_audit_event *audit;      /* what the policy wants written, or NULL */
 };
 
+/* TH_R_TIMEOUT when the call took longer than its client or this server allows (api.c). */
+int th_call_in_time(const struct th_call *c, struct th_err *err) TH_MUST_USE;
 /* The set of custom resources for this call, taken on first use (api.c). */
 struct th_customs *th_call_customs(struct th_call *c);
 struct th_aggr_set *th_call_aggr(struct th_call *c); /* likewise, the APIServices */

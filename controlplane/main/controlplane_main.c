@@ -35,7 +35,7 @@ struct config {
     const char *controllers, *scheduler, *node_socket, *authorization_mode;
     const char *audit_policy, *audit_log, *audit_size, *audit_backups, *audit_age;
     const char *volumes;
-    const char *run, *etc, *continue_expiry, *event_ttl;
+    const char *run, *etc, *continue_expiry, *event_ttl, *request_timeout;
     const char *node_monitor_period, *node_monitor_grace, *pod_gc_threshold;
     const char *workers_yield;
     struct th_strv disable_admission;
@@ -81,6 +81,7 @@ static const char usage[] =
     "  --volumes DIR           where volumes of the class `standard` are made (default: DATA/volumes)\n"
     "  --run DIR               api.sock is made there, node.sock looked for\n"
     "  --continue-expiry TIME  how long the next page of a list may be asked for (default 5m)\n"
+    "  --request-timeout TIME  the longest that a request may take (default 1m)\n"
     "  --event-ttl TIME        how long events last (default 1h)\n"
     "  --workers-yield TIME    how long after the start controllers give way to requests (default 0)\n"
     "  --ready-fd N            gets one line when ready, and is closed\n";
@@ -101,6 +102,7 @@ static const struct option options[] = {
     {"continue-expiry", required_argument, NULL, 19},
     {"event-ttl", required_argument, NULL, 24},
     {"workers-yield", required_argument, NULL, 25},
+    {"request-timeout", required_argument, NULL, 36},
     {"run", required_argument, NULL, 'r'},        {"etc", required_argument, NULL, 'e'},
     {"node-monitor-period", required_argument, NULL, 22},
     {"node-monitor-grace-period", required_argument, NULL, 20},
@@ -139,6 +141,7 @@ static int parse_flags(int argc, char **argv, struct config *c)
         [20] = &c->node_monitor_grace, [21] = &c->pod_gc_threshold,
         [23] = &c->authorization_mode, [24] = &c->event_ttl,
         [25] = &c->workers_yield,
+        [36] = &c->request_timeout,
         [30] = &c->audit_policy, [31] = &c->audit_log,
         [32] = &c->audit_size,   [33] = &c->audit_backups, [34] = &c->audit_age,
         [35] = &c->volumes,
@@ -451,6 +454,7 @@ static int start(const struct config *c, struct th_cluster *k, struct th_cp_iden
     struct th_api_opts ao = {.store = p->store,
                              .continue_expiry = c->continue_expiry,
                              .event_ttl = c->event_ttl,
+                             .request_timeout = c->request_timeout,
                              .cluster = k,
                              .disable_admission = (const char *const *)c->disable_admission.v,
                              .node_socket = c->node_socket,

@@ -30,6 +30,7 @@ struct th_req_ctx {
     const char *user;            /* "" when the system itself acts */
     const char *const *groups;   /* NULL-terminated or NULL */
     int64_t now_ms;
+    int64_t deadline_us;         /* th_mono_us() when nobody waits any more, 0: never */
     bool dry_run;
     struct th_strv *warnings;    /* HTTP Warning headers, one text each */
     struct th_client *client;    /* in-process, acting as the system */

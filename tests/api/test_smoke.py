@@ -140,6 +140,32 @@ class Api(unittest.TestCase):
         s, o = self.c.api("POST", CM + "?dryRun=Some", cm("dry"))
         self.assertEqual((s, o["reason"]), (422, "Invalid"))
 
+    def test_requests_have_a_deadline(self):
+        self.fails(400, "BadRequest", 'invalid timeout specified in the request URL - time: invalid duration "soon"',
+                   self.c.api("GET", CM + "?timeout=soon"))
+        for ok in ("0s", "10h", "30s"):
+            self.assertEqual(self.c.api("GET", CM + "?timeout=" + ok)[0], 200)
+        self.fails(504, "Timeout", "Timeout: request did not complete within requested timeout - context deadline exceeded",
+                   self.c.api("POST", CM + "?timeout=1ns", cm("late")))
+        self.assertEqual(self.c.api("GET", CM + "/late")[0], 404)
+        events, conn = self.c.watch(CM + "?watch=1&timeout=1ns&timeoutSeconds=1")
+        list(events)
+        conn.close()
+
+    def test_a_status_that_says_nothing_is_there(self):
+        base = "/apis/%s/namespaces/default/%s?dryRun=All"
+        meta = {"metadata": {"name": "z"}}
+        for gv, plural, spec, want in (
+                ("policy/v1", "poddisruptionbudgets", {"minAvailable": 1, "selector": {"matchLabels": {"a": "b"}}},
+                 {"currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0}),
+                ("networking.k8s.io/v1", "ingresses", {"defaultBackend": {"service": {"name": "s", "port": {"number": 1}}}},
+                 {"loadBalancer": {}}),
+                ("autoscaling/v2", "horizontalpodautoscalers",
+                 {"maxReplicas": 1, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}},
+                 {"currentMetrics": None, "desiredReplicas": 0})):
+            s, o = self.c.api("POST", base % (gv, plural), dict(meta, spec=spec, status={"x": 1}))
+            self.assertEqual((s, o.get("status")), (201, want), o)
+
     def test_field_validation_warns_or_refuses(self):
         body = dict(cm("fv"), extra=1)
         s, h, _ = self.c.http("POST", CM + "?dryRun=All", body)
