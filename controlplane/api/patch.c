@@ -149,6 +149,63 @@ static struct th_json *scale_as_object(const struct th_call *c, const char *gv,
     return o;
 }
 
+/* What may be applied through a subresource that is the whole object with a part that counts. */
+struct part {
+    const char *sub, *paths[3];
+    const char *items[4]; /* members of a list's objects that count; none: all of them */
+};
+static const struct part parts[] = {
+    {"ephemeralcontainers", {"spec.ephemeralContainers"}, {NULL}},
+    {"resize", {"spec.containers", "spec.initContainers"}, {"name", "resources", "resizePolicy"}},
+    {"approval", {"metadata.labels", "metadata.annotations", "status.conditions"}, {NULL}},
+};
+
+static struct th_json *only_members(const struct th_json *list, const char *const *members)
+{
+    struct th_json *all = th_json_array();
+    for (size_t i = 0; i < th_json_len(list); i++) {
+        struct th_json *o = th_json_object();
+        for (const char *const *m = members; *m; m++) {
+            struct th_json *v = th_json_get(th_json_at(list, i), *m);
+            if (v) {
+                th_json_set(o, *m, th_json_dup(v));
+            }
+        }
+        th_json_append(all, o);
+    }
+    return all;
+}
+
+/* The part of an applied configuration that its subresource takes; the rest is not owned either. */
+static struct th_json *part_of(const struct th_call *c, const struct th_json *doc)
+{
+    static const char *const identity[] = {"name", "namespace", "uid", "resourceVersion"};
+    const struct part *p = NULL;
+    for (size_t i = 0; c->sub && i < TH_ARRAY_LEN(parts); i++) {
+        p = th_streq(parts[i].sub, c->sub->name) ? &parts[i] : p;
+    }
+    if (!p) {
+        return th_json_dup(doc);
+    }
+    struct th_json *o = th_json_build("{'apiVersion':%s,'kind':%s,'metadata':{}}",
+                                      th_json_path_str(doc, "apiVersion"),
+                                      th_json_path_str(doc, "kind"));
+    for (size_t i = 0; i < TH_ARRAY_LEN(identity); i++) {
+        struct th_json *v = th_json_get(th_json_get(doc, "metadata"), identity[i]);
+        if (v) {
+            th_json_set(th_json_get(o, "metadata"), identity[i], th_json_dup(v));
+        }
+    }
+    for (size_t i = 0; i < TH_ARRAY_LEN(p->paths) && p->paths[i]; i++) {
+        const struct th_json *v = th_json_path(doc, p->paths[i]);
+        if (v) {
+            th_json_path_set(o, p->paths[i],
+                             p->items[0] ? only_members(v, p->items) : th_json_dup(v));
+        }
+    }
+    return o;
+}
+
 static int check_applied(struct th_call *c, const struct patch *p, const char *gv, const char *kind,
                          struct th_err *err)
 {
@@ -210,7 +267,7 @@ static int apply(struct th_call *c, const struct patch *p, const struct th_json 
         TH_TRY(th_apply_check(&said, p->doc, err));
     }
     TH_AUTO(th_json) struct th_json *doc =
-        scale ? scale_as_object(c, gv, p->doc) : th_json_dup(p->doc);
+        scale ? scale_as_object(c, gv, p->doc) : part_of(c, p->doc);
     struct th_json *meta = th_json_path_object(doc, "metadata");
     th_json_set_str(meta, "name", c->route.name);
     if (c->res->namespaced) {
@@ -309,6 +366,13 @@ static int patch_once(struct th_call *c, const struct patch *p, struct th_obj *o
     if (c->sub && p->kind == TH_PATCH_APPLY && !th_streq(c->sub->name, "status")) {
         struct th_json *o = NULL;
         TH_TRY(apply(c, p, old, &o, err));
+        if (th_streq(c->sub->kind, c->res->kind) && c->sub->update) {
+            TH_AUTO(th_json) struct th_json *body = o;
+            th_schema_default(c->kind, body);
+            TH_TRY(c->sub->update(&c->ctx, old, body, &o, err));
+            th_json_path_set(o, "metadata.managedFields",
+                             th_json_dup(th_json_path(body, "metadata.managedFields")));
+        }
         return th_sub_commit(c, old_obj, old, o, true, ret_retry, err);
     }
     if (c->sub) {

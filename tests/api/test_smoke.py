@@ -215,6 +215,21 @@ class Api(unittest.TestCase):
         s, o = self.c.api("PATCH", p + "Warn", twice, headers=h)
         self.assertEqual((s, o["data"]), (201, {"a": "c"}))
 
+    def test_parts_of_pods_are_applied_through_their_subresources(self):
+        pods, h = "/api/v1/namespaces/default/pods", {"Content-Type": "application/apply-patch+yaml"}
+        self.c.api("POST", "/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "default"}})
+        s, o = self.c.api("POST", pods, {"metadata": {"name": "parts"}, "spec": {"containers": [{"name": "a", "image": "i"}]}})
+        self.assertEqual(s, 201, o)
+        body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "parts", "labels": {"not": "taken"}}, "spec": {
+            "ephemeralContainers": [{"name": "dbg", "image": "i"}]}}
+        s, o = self.c.api("PATCH", pods + "/parts/ephemeralcontainers?fieldManager=dbg", body, headers=h)
+        self.assertEqual((s, [c["name"] for c in o["spec"]["ephemeralContainers"]], o["metadata"].get("labels")), (200, ["dbg"], None))
+        self.assertEqual(o["spec"]["ephemeralContainers"][0]["terminationMessagePath"], "/dev/termination-log")
+        mine = [m for m in o["metadata"]["managedFields"] if m["manager"] == "dbg"]
+        self.assertEqual((len(mine), mine[0]["operation"], mine[0]["subresource"]), (1, "Apply", "ephemeralcontainers"))
+        self.assertEqual(list(mine[0]["fieldsV1"]), ["f:spec"])
+        self.assertEqual([c["name"] for c in o["spec"]["containers"]], ["a"])
+
     def test_unknown_media_types_and_methods_are_refused(self):
         s, o = self.c.api("POST", CM, b"x", headers={"Content-Type": "text/csv"})
         self.assertEqual((s, o["reason"]), (415, "UnsupportedMediaType"))
