@@ -1,6 +1,6 @@
 /* The write path that create, update, patch, apply and the subresources share.
  *
- *   create: admission (mutating) -> managedFields -> prepare -> metadata -> validate
+ *   create: managedFields -> admission (mutating) -> prepare -> metadata -> validate
  *           -> admission (validating) -> allocate -> commit
  *   update: the same with what is stored beside it; a change of nothing writes nothing and answers
  *           with what is stored, as upstream; an object that is being deleted and has lost its last
@@ -206,10 +206,10 @@ int th_object_create(struct th_call *c, struct th_json *obj_, struct th_json **r
                                  "create not allowed while custom resource definition is "
                                  "terminating");
     }
-    TH_TRY(th_admit_mutate(c, obj, NULL, err));
     if (!c->applied) {
         track_fields(c, NULL, obj);
     }
+    TH_TRY(th_admit_mutate(c, obj, NULL, err));
     if (has_status_sub(c->res) && !c->res->s.no_status_reset) {
         th_json_del(obj, "status");
         if (c->kind && !c->res->custom) {
@@ -367,10 +367,10 @@ int th_object_update(struct th_call *c, const struct th_update *u, struct th_jso
     TH_AUTO(th_json) struct th_json *obj = obj_;
     *ret_retry = false;
     TH_TRY(check_preconditions(c, u, obj, err));
-    TH_TRY(th_admit_mutate(c, obj, u->old, err));
     if (!u->applied) {
         track_fields(c, u->old, obj);
     }
+    TH_TRY(th_admit_mutate(c, obj, u->old, err));
     prepare_update(c, obj, u);
     TH_TRY(validate(c, obj, u->old, err));
     TH_TRY(th_admit_validate(c, obj, u->old, err));

@@ -215,6 +215,15 @@ class Api(unittest.TestCase):
         s, o = self.c.api("PATCH", p + "Warn", twice, headers=h)
         self.assertEqual((s, o["data"]), (201, {"a": "c"}))
 
+    def test_what_admission_adds_is_nobodys(self):
+        self.c.api("POST", "/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "default"}})
+        s, o = self.c.api("POST", "/api/v1/namespaces/default/pods?dryRun=All", {
+            "metadata": {"name": "nb"}, "spec": {"containers": [{"name": "a", "image": "i"}]}})
+        self.assertEqual((s, o["spec"]["priority"], len(o["spec"]["tolerations"])), (201, 0, 2))
+        owned = o["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]
+        self.assertEqual(sorted(owned), ["f:containers", "f:dnsPolicy", "f:enableServiceLinks", "f:restartPolicy",
+                                         "f:schedulerName", "f:securityContext", "f:terminationGracePeriodSeconds"])
+
     def test_parts_of_pods_are_applied_through_their_subresources(self):
         pods, h = "/api/v1/namespaces/default/pods", {"Content-Type": "application/apply-patch+yaml"}
         self.c.api("POST", "/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "default"}})
