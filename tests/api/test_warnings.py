@@ -172,6 +172,7 @@ class Warnings(unittest.TestCase):
     def test_whoever_uses_a_deprecated_kind_is_told(self):
         want = ["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"]
         self.assertEqual(self.warnings("GET", NS + "endpoints"), want)
+        self.assertEqual(self.warnings("GET", "/api/v1/componentstatuses"), ["v1 ComponentStatus is deprecated in v1.19+"])
         self.assertIn("Warning: " + want[0], self.c.kubectl("get", "endpoints", ok=False)[1])
 
     def test_updates_warn_when_the_spec_changes(self):
