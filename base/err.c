@@ -104,6 +104,7 @@ void th_err_done(struct th_err *err)
     free(err->name);
     free(err->uid);
     free(err->cont);
+    free(err->status_reason);
     for (size_t i = 0; i < err->n_causes; i++) {
         free(err->causes[i].reason);
         free(err->causes[i].field);

@@ -38,6 +38,7 @@ struct th_err {
     char *hint;                      /* next step for the user, or NULL */
     char *kind, *group, *name, *uid; /* metav1.StatusDetails, each may be NULL */
     char *cont; /* metadata.continue of the Status, or NULL */
+    char *status_reason; /* Status.reason in place of the table's ("": none), or NULL */
     struct th_cause *causes;
     size_t n_causes;
 };

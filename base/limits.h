@@ -20,6 +20,8 @@
 #define TH_LIMIT_CONTINUE_B 4096 /* a continue token */
 #define TH_LIMIT_REGEX_B (64u << 10)
 #define TH_LIMIT_CEL_B (16u << 10) /* one expression */
+#define TH_LIMIT_HOOK_SERVERS 64 /* webhook servers whose connections are kept */
+#define TH_LIMIT_HOOK_CALLS 32    /* validating webhooks that one request calls at once */
 #define TH_LIMIT_TLS_HANDSHAKES 512 /* at once; the oldest goes first */
 #define TH_LIMIT_TLS_HANDSHAKE_MS 10000
 #define TH_LIMIT_CONNECTIONS 16384

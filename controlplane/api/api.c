@@ -9,9 +9,11 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "controlplane/api/admission/hooks.h"
 #include "controlplane/api/aggregate/aggregate.h"
 #include "controlplane/api/customs.h"
 #include "controlplane/api/flow.h"
+#include "controlplane/api/hook_call.h"
 #include "controlplane/api/local.h"
 #include "controlplane/api/watch.h"
 #include "controlplane/schema/gotext.h"
@@ -77,7 +79,9 @@ int th_api_new(const struct th_api_opts *o, struct th_api **ret, struct th_err *
         th_api_free(a);
         return r;
     }
-    a->customs = th_custom_registry_new(a->store, a->client);
+    a->hook_pool = th_hook_pool_new(a->client);
+    a->hooks = th_hooks_new(a->store);
+    a->customs = th_custom_registry_new(a->store, a->hook_pool);
     const struct th_aggr_opts ag = {.api = a,
                                     .front_cert_pem = o->front_cert_pem,
                                     .front_key_pem = o->front_key_pem,
@@ -101,6 +105,8 @@ void th_api_free(struct th_api *a)
     th_aggr_free(a->aggr);
     th_usage_free(a->usage);
     th_custom_registry_free(a->customs);
+    th_hooks_free(a->hooks);
+    th_hook_pool_free(a->hook_pool);
     th_client_free(a->client);
     th_authz_free(a->authz);
     th_authn_free(a->authn);
@@ -633,6 +639,9 @@ static int serve_resource(struct th_call *c, struct th_err *err)
         return fail_method(err);
     }
     if (stream) {
+        if (!th_streq(c->sub->name, "log")) {
+            TH_TRY(th_admit_connect(c, err));
+        }
         return th_stream_route(c, err);
     }
     TH_TRY(parse_options(c, v->options, err));
@@ -872,11 +881,38 @@ static bool is_long_list(const struct th_areq *q)
            (query && (strstr(query, "Selector=") || strstr(query, "pretty=")));
 }
 
-bool th_api_is_quick(const struct th_areq *req)
+/* Objects of this group may have to be converted by a webhook before they can be shown. */
+static bool may_convert(struct th_api *api, const char *uri)
 {
-    static const char metrics[] = "/apis/metrics.k8s.io/"; /* nodes are asked */
-    return (th_streq(req->method, "GET") || th_streq(req->method, "HEAD")) && !is_long_list(req) &&
-           strncmp(req->uri, metrics, sizeof(metrics) - 1) != 0;
+    static const char prefix[] = "/apis/";
+    if (!th_startswith(uri, prefix)) {
+        return false;
+    }
+    const char *g, *group = uri + strlen(prefix);
+    size_t n = strcspn(group, "/?");
+    for (size_t i = 0; (g = th_group_at(i)); i++) {
+        if (strlen(g) == n && strncmp(g, group, n) == 0) {
+            return false;
+        }
+    }
+    TH_AUTO(th_customs) struct th_customs *set = th_customs_get(api->customs);
+    for (size_t i = 0; set && i < set->n; i++) {
+        const struct th_crd *crd = set->v[i];
+        if (crd->webhook && strlen(crd->group) == n && strncmp(crd->group, group, n) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool th_api_is_quick(struct th_api *api, const struct th_areq *req)
+{
+    const char *query = strchr(req->uri, '?');
+    bool read = th_streq(req->method, "GET") || th_streq(req->method, "HEAD");
+    bool watch = query && strstr(query, "watch="); /* takes no worker for as long as it lasts */
+    return read && !is_long_list(req) &&
+           !th_startswith(req->uri, "/apis/metrics.k8s.io/") && /* nodes are asked */
+           (watch || !may_convert(api, req->uri));
 }
 
 struct th_flow *th_api_flow(struct th_api *api)
@@ -923,6 +959,12 @@ void th_api_refused(struct th_api *api, const struct th_areq *req, struct th_ide
         at.verb = "get";
     }
     th_audit_refused(&c, &at, why, how);
+}
+
+bool th_api_asks_before_streams(struct th_api *api)
+{
+    TH_AUTO(th_hookset) struct th_hookset *set = th_hooks_get(api->hooks);
+    return set && set->connects;
 }
 
 bool th_api_is_stream(struct th_api *api, const struct th_areq *req)

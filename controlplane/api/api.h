@@ -94,7 +94,7 @@ struct th_flow *th_api_flow(struct th_api *api);
 /* Where a request belongs in flow control, before it is handled. */
 void th_api_flow_class(struct th_api *api, const struct th_areq *req, struct th_flow_class *ret);
 /* True when the request never waits for a commit or a hook: it may run in an I/O thread. */
-bool th_api_is_quick(const struct th_areq *req);
+bool th_api_is_quick(struct th_api *api, const struct th_areq *req);
 /* True when the answer will be a stream to or from a node (exec, log, proxy, ...): it is asked before
  * the body is there, and its body is streamed. */
 bool th_api_is_stream(struct th_api *api, const struct th_areq *req);
@@ -106,6 +106,9 @@ void th_api_refused(struct th_api *api, const struct th_areq *req, struct th_ide
 void th_audit_started(struct th_audit_event *e, int code);
 void th_audit_failed(struct th_audit_event *e, const struct th_err *why);
 void th_audit_close(struct th_audit_event *e);
+/* True when a webhook or a policy may have to be asked before such a stream: then the request may wait,
+ * and is not for an I/O thread. */
+bool th_api_asks_before_streams(struct th_api *api);
 /* A Status body for a failure, in a form that the request asks for; of req only uri, accept and
  * user_agent are looked at, each may be NULL. */
 void th_api_fail(struct th_aresp *resp, const struct th_areq *req, const struct th_err *err);

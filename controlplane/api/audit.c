@@ -271,8 +271,16 @@ void th_audit_begin(struct th_call *c, const struct th_attrs *at)
 
 void th_audit_annotate(struct th_call *c, const char *key, const char *value)
 {
-    if (c->audit) {
-        th_json_set_str(th_json_get(c->audit->base, "annotations"), key, value);
+    struct th_json *all = c->audit ? th_json_get(c->audit->base, "annotations") : NULL;
+    if (all && !th_json_has(all, key)) {
+        th_json_set_str(all, key, value);
+    }
+}
+
+void th_audit_annotate_request(struct th_call *c, const char *key, const char *value)
+{
+    if (c->audit && c->audit->level >= LEVEL_REQUEST) {
+        th_audit_annotate(c, key, value);
     }
 }
 

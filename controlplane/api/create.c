@@ -6,6 +6,7 @@ static int create_virtual(struct th_call *c, struct th_json *obj_, struct th_err
 {
     TH_AUTO(th_json) struct th_json *obj = obj_;
     struct th_json *answer = NULL;
+    TH_TRY(th_admit_review(c, obj, err));
     TH_TRY(c->res->s.create_virtual(&c->ctx, c->route.ns, obj, &answer, err));
     return th_respond_tree(c, 201, answer, err);
 }

@@ -484,7 +484,7 @@ void th_crd_unref(struct th_crd *crd)
     free(crd);
 }
 
-struct th_crd *th_crd_new(const struct th_obj *o, struct th_client *client)
+struct th_crd *th_crd_new(const struct th_obj *o, struct th_hook_pool *hooks)
 {
     TH_AUTO(th_json) struct th_json *tree = NULL;
     TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
@@ -496,7 +496,7 @@ struct th_crd *th_crd_new(const struct th_obj *o, struct th_client *client)
     struct th_crd *crd = TH_NEW(struct th_crd);
     crd->refs = 1;
     crd->rv = o->rv;
-    crd->client = client;
+    crd->hooks = hooks;
     crd->name = text_of(tree, "metadata.name");
     crd->uid = text_of(tree, "metadata.uid");
     crd->group = text_of(tree, "spec.group");

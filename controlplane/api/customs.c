@@ -20,7 +20,7 @@
 
 struct th_custom_registry {
     struct th_store *store;
-    struct th_client *client;
+    struct th_hook_pool *hooks;
     pthread_mutex_t lock; /* guards everything below */
     struct th_watch *watch;
     struct th_customs *now;
@@ -31,11 +31,11 @@ static void on_wake(void *arg)
     (void)arg; /* we look when we are asked */
 }
 
-struct th_custom_registry *th_custom_registry_new(struct th_store *store, struct th_client *client)
+struct th_custom_registry *th_custom_registry_new(struct th_store *store, struct th_hook_pool *hooks)
 {
     struct th_custom_registry *r = TH_NEW(struct th_custom_registry);
     r->store = store;
-    r->client = client;
+    r->hooks = hooks;
     (void)pthread_mutex_init(&r->lock, NULL);
     return r;
 }
@@ -99,7 +99,7 @@ static void rebuild(struct th_custom_registry *r)
     c->v = th_xcalloc(l.n + 1, sizeof(struct th_crd *));
     for (size_t i = 0; i < l.n; i++) {
         struct th_crd *crd = same_as_before(r->now, l.objs[i]);
-        crd = crd ? crd : th_crd_new(l.objs[i], r->client);
+        crd = crd ? crd : th_crd_new(l.objs[i], r->hooks);
         if (!crd) {
             continue;
         }

@@ -9,6 +9,7 @@
 #include "controlplane/store/store.h"
 
 struct th_crd;
+struct th_hook_pool;
 /* One version of a definition. */
 struct th_custom {
     struct th_resource res;    /* the row that is served */
@@ -36,7 +37,7 @@ struct th_crd {
     struct th_custom *versions;
     size_t n_versions;
     struct th_json *webhook; /* spec.conversion.webhook, or NULL */
-    struct th_client *client; /* the API server's own, for webhooks' Services */
+    struct th_hook_pool *hooks; /* for the webhook */
 };
 struct th_customs {
     unsigned refs; /* atomic */
@@ -47,7 +48,7 @@ struct th_customs {
 };
 
 struct th_custom_registry;
-struct th_custom_registry *th_custom_registry_new(struct th_store *store, struct th_client *client);
+struct th_custom_registry *th_custom_registry_new(struct th_store *store, struct th_hook_pool *hooks);
 void th_custom_registry_free(struct th_custom_registry *r);
 /* The newest set, a new reference: whatever was written before this call is in it. */
 struct th_customs *th_customs_get(struct th_custom_registry *r);
@@ -61,13 +62,16 @@ const struct th_resource *th_customs_find(const struct th_customs *c, const char
 const struct th_resource *th_customs_at(const struct th_customs *c, size_t i);
 
 /* custom_row.c */
-struct th_crd *th_crd_new(const struct th_obj *o, struct th_client *client);
+struct th_crd *th_crd_new(const struct th_obj *o, struct th_hook_pool *hooks);
 void th_crd_unref(struct th_crd *crd);
 
-/* convert.c: a parsed object in any stored version into the row's, pruned and with defaults; or of
- * the row's version into the stored one. */
-int th_custom_load(const struct th_resource *res, struct th_json **obj,
+/* convert.c: n parsed objects in any stored versions into the row's, pruned and with defaults, with at
+ * most one call of the webhook; or one of the row's version into the stored one. */
+int th_custom_load(const struct th_resource *res, struct th_json **objs, size_t n,
                    struct th_err *err) TH_MUST_USE;
+/* Between any two versions. */
+int th_custom_convert(const struct th_resource *res, struct th_json **obj,
+                      struct th_err *err) TH_MUST_USE;
 int th_custom_store(const struct th_resource *res, struct th_json **obj,
                     struct th_err *err) TH_MUST_USE;
 

@@ -280,7 +280,8 @@ int th_verb_delete(struct th_call *c, struct th_err *err)
     if (!o) {
         return th_fail_not_found(err, c->res, c->route.name);
     }
-    TH_TRY(th_admit_delete(c, c->route.name, err));
+    c->delete_options = hold;
+    TH_TRY(th_admit_delete(c, c->route.name, o, err));
     TH_AUTO_ERR struct th_err local = TH_ERR_INIT;
     TH_AUTO(th_json) struct th_json *obj = NULL;
     bool gone = false;
@@ -311,6 +312,7 @@ int th_verb_deletecollection(struct th_call *c, struct th_err *err)
     TH_AUTO(th_json) struct th_json *hold = NULL;
     struct th_delete_req d;
     TH_TRY(th_delete_parse(c, &d, &hold, err));
+    c->delete_options = hold;
     TH_CLEANUP(th_select_done) struct th_select sel = {0};
     TH_TRY(th_select_parse(c, &sel, err));
     th_autofree char *prefix = th_store_prefix(c->storage, c->res->namespaced ? c->route.ns : NULL);
@@ -334,7 +336,7 @@ int th_verb_deletecollection(struct th_call *c, struct th_err *err)
         TH_AUTO_ERR struct th_err local = TH_ERR_INIT;
         struct th_json *obj = NULL;
         bool gone = false;
-        int r = th_admit_delete(c, strrchr(l.objs[i]->key, '/') + 1, &local);
+        int r = th_admit_delete(c, strrchr(l.objs[i]->key, '/') + 1, l.objs[i], &local);
         if (r >= 0) {
             r = th_delete_one(c, l.objs[i], &d, &obj, &gone, &local);
         }

@@ -2,6 +2,7 @@
  *
  *   create: managedFields -> admission (mutating) -> prepare -> metadata -> validate
  *           -> admission (validating) -> allocate -> commit
+ *           (what admission adds belongs to no manager, as upstream)
  *   update: the same with what is stored beside it; a change of nothing writes nothing and answers
  *           with what is stored, as upstream; an object that is being deleted and has lost its last
  *           finalizer goes in the same commit.
@@ -20,13 +21,35 @@ int th_object_load(const struct th_resource *res, const struct th_obj *o, struct
     TH_AUTO(th_json) struct th_json *tree = NULL;
     TH_TRY(th_json_parse(o->bytes, o->n, NULL, &tree, err));
     if (res->custom && res->storage_row != res) {
-        TH_TRY(th_custom_load(res, &tree, err));
+        TH_TRY(th_custom_load(res, &tree, 1, err));
     }
     if (res->storage_gv_plural && res->from_storage) {
         TH_TRY(res->from_storage(tree, err));
     }
     *ret = th_steal(&tree);
     return 0;
+}
+
+int th_object_load_all(const struct th_resource *res, struct th_obj *const *objs, size_t n,
+                       struct th_json **ret, struct th_err *err)
+{
+    bool together = res->custom && res->storage_row != res;
+    int r = 0;
+    for (size_t i = 0; i < n; i++) {
+        ret[i] = NULL;
+    }
+    for (size_t i = 0; i < n && r >= 0; i++) {
+        r = together ? th_json_parse(objs[i]->bytes, objs[i]->n, NULL, &ret[i], err)
+                     : th_object_load(res, objs[i], &ret[i], err);
+    }
+    if (r >= 0 && together && n) {
+        r = th_custom_load(res, ret, n, err);
+    }
+    for (size_t i = 0; i < n && r < 0; i++) {
+        th_json_unref(ret[i]);
+        ret[i] = NULL;
+    }
+    return r;
 }
 
 /* obj in the served form into bytes at rest; obj is left in the stored form. */
@@ -194,13 +217,10 @@ int th_object_create(struct th_call *c, struct th_json *obj_, struct th_json **r
                      struct th_err *err)
 {
     TH_AUTO(th_json) struct th_json *obj = obj_;
-    if (th_json_path_str(obj, "metadata.resourceVersion") &&
-        *th_json_path_str(obj, "metadata.resourceVersion") &&
-        !th_streq(th_json_path_str(obj, "metadata.resourceVersion"), "0")) {
-        return th_fail(err, TH_R_UNKNOWN, /* upstream gives no reason, and clients show that */
-                       "resourceVersion should not be set on objects to be created");
-    }
+    const char *rv = th_json_path_str(obj, "metadata.resourceVersion");
+    bool has_rv = rv && *rv && !th_streq(rv, "0");
     bool generated = th_meta_generate_name(obj);
+    c->generated = generated;
     if (c->res->custom && c->res->custom->crd->terminating) {
         return th_fail_forbidden(err, c->res, th_json_path_str(obj, "metadata.name"),
                                  "create not allowed while custom resource definition is "
@@ -222,6 +242,10 @@ int th_object_create(struct th_call *c, struct th_json *obj_, struct th_json **r
     }
     TH_TRY(validate(c, obj, NULL, err));
     TH_TRY(th_admit_validate(c, obj, NULL, err));
+    if (has_rv) { /* last, as upstream's storage does; it gives no reason, and clients show that */
+        return th_fail(err, TH_R_UNKNOWN,
+                       "resourceVersion should not be set on objects to be created");
+    }
     if (c->res->s.allocate) {
         TH_TRY(c->res->s.allocate(&c->ctx, obj, NULL, err));
     }

@@ -76,6 +76,8 @@ struct th_flow;
 struct th_event_expiry;
 struct th_aggr;
 struct th_aggr_set;
+struct th_hook_pool;
+struct th_hooks;
 struct th_api {
     struct th_store *store;
     struct th_cluster *cluster;
@@ -86,6 +88,8 @@ struct th_api {
     struct th_authz *authz;
     struct th_access access; /* the same, as rows see it */
     struct th_metrics *metrics;
+    struct th_hook_pool *hook_pool; /* connections to webhooks */
+    struct th_hooks *hooks;         /* what admission configurations say */
     struct th_custom_registry *customs;
     struct th_custom_keeper *keeper;
     struct th_aggr *aggr;   /* aggregate/ */
@@ -119,6 +123,9 @@ struct th_call {
     struct th_req_ctx ctx;
     struct th_strv warnings;
     bool dry_run;
+    bool reviewed;                     /* webhooks and policies were asked already */
+    bool generated;                    /* metadata.name was made from generateName */
+    const struct th_json *delete_options; /* of a delete, or NULL */
     bool applied;                      /* managedFields were made by apply: keep them */
     enum th_field_validation fv;
     char *manager;                     /* field manager */
@@ -193,6 +200,9 @@ int th_decode_wrap(struct th_err *err, const char *kind, const char *version, co
 /* Parses stored bytes and converts them to the served form. */
 int th_object_load(const struct th_resource *res, const struct th_obj *o, struct th_json **ret,
                    struct th_err *err) TH_MUST_USE;
+/* The same for n objects of one row, which a conversion webhook gets together; the caller unrefs. */
+int th_object_load_all(const struct th_resource *res, struct th_obj *const *objs, size_t n,
+                       struct th_json **ret, struct th_err *err) TH_MUST_USE;
 /* Takes obj. *ret_rv_obj gets the stored revision (NULL with dryRun), *ret the object as answered. */
 int th_object_create(struct th_call *c, struct th_json *obj, struct th_json **ret,
                      struct th_err *err) TH_MUST_USE;
@@ -353,6 +363,8 @@ void th_audit_free(struct th_audit *a);
 void th_audit_begin(struct th_call *c, const struct th_attrs *at);
 /* Written with the request's event, if there is one. */
 void th_audit_annotate(struct th_call *c, const char *key, const char *value);
+/* The same where the policy wants what was sent. */
+void th_audit_annotate_request(struct th_call *c, const char *key, const char *value);
 /* When c->audit is not NULL: the answer is there, or the failure. The event of what goes on (a watch,
  * a stream) moves to the response. */
 void th_audit_end(struct th_call *c, int code, const struct th_err *failure);
@@ -381,8 +393,14 @@ int th_admit_mutate(struct th_call *c, struct th_json *obj, const struct th_json
                     struct th_err *err) TH_MUST_USE;
 int th_admit_validate(struct th_call *c, const struct th_json *obj, const struct th_json *old,
                       struct th_err *err) TH_MUST_USE;
-/* Deletes. */
-int th_admit_delete(struct th_call *c, const char *name, struct th_err *err) TH_MUST_USE;
+/* Deletes; o is what goes. */
+int th_admit_delete(struct th_call *c, const char *name, struct th_obj *o,
+                    struct th_err *err) TH_MUST_USE;
+/* What is configured in the cluster (webhooks and policies) alone, of a POST that writes nothing by
+ * itself: reviews, bindings. It may change obj. */
+int th_admit_review(struct th_call *c, struct th_json *obj, struct th_err *err) TH_MUST_USE;
+/* The same of a connection (exec, attach, portforward, proxy). */
+int th_admit_connect(struct th_call *c, struct th_err *err) TH_MUST_USE;
 
 /* ---- paths that are not resources (discovery.c, health.c, openapi_serve.c) ---- */
 /* 1 answered, 0 not such a path. */

@@ -96,6 +96,7 @@ enum hreq_state {
     HREQ_BODY,
     HREQ_HANDLING,
     HREQ_ANSWER,
+    HREQ_STREAM_ASKED, /* what the answer is was found in a worker */
     HREQ_STREAM,      /* the body goes to the node */
     HREQ_STREAM_REPLY /* its answer is waited for */
 };
@@ -819,7 +820,7 @@ static enum MHD_Result handle_body(struct hreq *h)
     struct th_areq q;
     make_areq(h, &q);
     struct th_server *s = h->server;
-    bool quick = th_api_is_quick(&q);
+    bool quick = th_api_is_quick(s->api, &q);
     h->state = HREQ_HANDLING;
     if (quick) {
         handle(h);
@@ -849,6 +850,49 @@ static enum MHD_Result handle_body(struct hreq *h)
     return MHD_YES;
 }
 
+static enum MHD_Result stream_data(struct hreq *h, const char *data, size_t *data_n)
+{
+    if (*data_n > 0) {
+        return stream_body(h, data, data_n);
+    }
+    h->state = HREQ_STREAM_REPLY;
+    return stream_reply(h);
+}
+
+static enum MHD_Result stream_or_answer(struct hreq *h)
+{
+    TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
+    if (!h->resp.stream) {
+        return send_answer(h);
+    }
+    return stream_begin(h, &err) < 0 ? stream_failed(h, &err) : MHD_YES;
+}
+
+static void handle_stream_in_worker(void *arg)
+{
+    struct hreq *h = arg;
+    handle(h);
+    resume(h);
+}
+
+/* A webhook may be asked about the connection: that is for a worker. False when nobody is. */
+static bool stream_ask(struct hreq *h)
+{
+    struct th_server *s = h->server;
+    if (!th_api_asks_before_streams(s->api)) {
+        return false;
+    }
+    (void)pthread_mutex_lock(&s->lock);
+    bool ok = !s->stopping;
+    if (ok) {
+        h->state = HREQ_STREAM_ASKED;
+        MHD_suspend_connection(h->mhd);
+        th_pool_submit(s->pool, handle_stream_in_worker, h);
+    }
+    (void)pthread_mutex_unlock(&s->lock);
+    return ok;
+}
+
 static enum MHD_Result begin(struct hreq *h, const char *method)
 {
     (void)snprintf(h->method, sizeof(h->method), "%s", method);
@@ -874,14 +918,11 @@ static enum MHD_Result begin(struct hreq *h, const char *method)
     }
     if (th_api_is_stream(h->server->api, &q)) {
         h->too_large = false;
+        if (stream_ask(h)) {
+            return MHD_YES;
+        }
         handle(h);
-        if (!h->resp.stream) {
-            return send_answer(h);
-        }
-        if (stream_begin(h, &err) < 0) {
-            return stream_failed(h, &err);
-        }
-        return MHD_YES;
+        return stream_or_answer(h);
     }
     bool hopeless = h->too_large && strtoull(length, NULL, 10) > DRAIN_B;
     return hopeless ? handle_body(h) : MHD_YES;
@@ -912,12 +953,16 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd, const c
         return handle_body(h);
     case HREQ_HANDLING:
         return send_answer(h);
-    case HREQ_STREAM:
-        if (*data_n > 0) {
-            return stream_body(h, data, data_n);
+    case HREQ_STREAM_ASKED: {
+        enum MHD_Result r = stream_or_answer(h);
+        if (h->state != HREQ_STREAM) {
+            *data_n = 0;
+            return r;
         }
-        h->state = HREQ_STREAM_REPLY;
-        return stream_reply(h);
+        return stream_data(h, data, data_n);
+    }
+    case HREQ_STREAM:
+        return stream_data(h, data, data_n);
     case HREQ_STREAM_REPLY:
         return stream_reply(h);
     default:

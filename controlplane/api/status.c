@@ -15,7 +15,7 @@ struct th_json *th_status_json(const struct th_err *err)
     if (err->cont) {
         th_json_path_set_str(s, "metadata.continue", err->cont);
     }
-    const char *reason = th_reason_status(err->reason);
+    const char *reason = err->status_reason ? err->status_reason : th_reason_status(err->reason);
     if (*reason) {
         th_json_set_str(s, "reason", reason);
     }
@@ -36,7 +36,7 @@ struct th_json *th_status_json(const struct th_err *err)
         struct th_json *causes = th_json_array();
         for (size_t i = 0; i < err->n_causes; i++) {
             struct th_json *c = th_json_object();
-            if (err->causes[i].reason) {
+            if (err->causes[i].reason && *err->causes[i].reason) {
                 th_json_set_str(c, "reason", err->causes[i].reason);
             }
             th_json_set_str(c, "message", err->causes[i].msg);

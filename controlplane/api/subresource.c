@@ -167,6 +167,8 @@ int th_verb_sub_create(struct th_call *c, struct th_err *err)
                        c->route.name);
     }
     if (!c->sub->create) {
+        TH_TRY(th_admit_review(c, body, err));
+        c->reviewed = true;
         return post_change(c, body, err);
     }
     TH_TRY(th_admit_mutate(c, body, NULL, err));

@@ -251,7 +251,12 @@ static int request(struct th_client *c, const struct th_client_req *req, int *re
     } else if (ret_body->overflow) {
         r = th_buf_check(ret_body, err);
     } else if (rc != CURLE_OK && !x.stopped) {
+        long os = 0;
+        curl_easy_getinfo(x.easy, CURLINFO_OS_ERRNO, &os);
         r = th_http_fail(h, rc, errbuf, err);
+        if (err && rc == CURLE_COULDNT_CONNECT) {
+            err->sys_errno = (int)os;
+        }
     }
     *ret_status = (int)status;
     curl_slist_free_all(headers);

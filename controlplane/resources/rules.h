@@ -64,6 +64,9 @@ void th_check_domain_path(const struct th_view *v, const char *member, const cha
 /* The name of a CSI driver at member (rules_volumes.c). */
 void th_check_driver_name(const struct th_view *v, const char *member);
 
+/* Member matchConditions of a webhook or a policy (rules_admission.c). */
+void th_check_match_conditions(const struct th_view *v, bool params);
+
 #define TH_RULE_HOOK_FN(name) void th_rule_##name(const struct th_view *v)
 #include <controlplane/resources/rule_hooks.h> /* generated: one declaration per hook */
 #endif

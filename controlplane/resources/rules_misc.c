@@ -476,6 +476,7 @@ void th_rule_webhook(const struct th_view *v)
         check_service(&cc);
     }
     check_review_versions(v);
+    th_check_match_conditions(v, false);
 }
 
 /* ---- Flow control ---- */

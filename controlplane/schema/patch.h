@@ -18,6 +18,12 @@ int th_strategic_merge(const struct th_type *t, const struct th_json *obj,
                        const struct th_json *patch, struct th_json **ret,
                        struct th_err *err) TH_MUST_USE;
 
+/* A configuration (a partial object) laid over obj, by the type's list and map kinds, without managers
+ * (configuration.c). TH_R_INVALID when it does not fit its type or touches something atomic. */
+int th_merge_configuration(const struct th_type *t, const struct th_json *obj,
+                           const struct th_json *config, struct th_json **ret,
+                           struct th_err *err) TH_MUST_USE;
+
 /* ---- Server-side apply and managedFields (apply.c): structured-merge-diff v6's laws ---- */
 struct th_apply_opts {
     const struct th_type *type;

@@ -1,15 +1,11 @@
 #!/usr/bin/env python3
 """CustomResourceDefinitions and the resources they make, as kubectl and raw requests see them."""
-import base64
-import http.server
 import json
-import ssl
-import subprocess
-import threading
 import time
 import unittest
 
 from cluster import MODES, Cluster
+from hookserver import HookServer
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
@@ -66,43 +62,14 @@ TABS = "/apis/example.com/v1/namespaces/default/crontabs"
 OK = "* * * * */5"
 
 
-class Converter:
+class Converter(HookServer):
     """A conversion webhook: v1 has spec.address "host:port", v2 has spec.host and spec.port."""
 
     def __init__(self, directory):
-        self.fail, self.asked, outer = None, [], self
+        super().__init__(directory)
+        self.fail = None
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *a):
-                pass
-
-            def do_POST(self):
-                review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                outer.asked.append((self.path, review))
-                out = json.dumps({"apiVersion": review["apiVersion"], "kind": review["kind"],
-                                  "response": outer.answer(review["request"])}).encode()
-                self.send_response(200)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(out)))
-                self.end_headers()
-                self.wfile.write(out)
-
-        crt, key = directory + "/hook.crt", directory + "/hook.key"
-        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-                        "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
-                        "-keyout", key, "-out", crt], check=True, capture_output=True)
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        tls.load_cert_chain(crt, key)
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        with open(crt, "rb") as f:
-            self.config = {"url": "https://127.0.0.1:%d/convert" % self.server.server_address[1],
-                           "caBundle": base64.b64encode(f.read()).decode()}
-
-    def answer(self, request):
+    def answer(self, path, request):
         if self.fail:
             return {"uid": request["uid"], "result": {"status": "Failed", "message": self.fail}}
         out = []
@@ -116,10 +83,6 @@ class Converter:
             meta = dict(o["metadata"], labels={"converted": "yes"}, generation=77)
             out.append(dict(o, apiVersion=request["desiredAPIVersion"], spec=spec, metadata=meta))
         return {"uid": request["uid"], "convertedObjects": out, "result": {"status": "Success"}}
-
-    def close(self):
-        self.server.shutdown()
-        self.server.server_close()
 
 
 class Crd(unittest.TestCase):
@@ -409,7 +372,7 @@ class Crd(unittest.TestCase):
         d["spec"]["versions"].append({"name": "v2", "served": True, "storage": False, "schema": {
             "openAPIV3Schema": props(spec=props(host=STR, port=INT))}, "selectableFields": [{"jsonPath": ".spec.host"}]})
         d["spec"]["conversion"] = {"strategy": "Webhook", "webhook": {
-            "conversionReviewVersions": ["v1"], "clientConfig": hook.config}}
+            "conversionReviewVersions": ["v1"], "clientConfig": hook.config("/convert")}}
         self.define(d)
         v1, v2 = ("/apis/example.com/%s/namespaces/default/links" % v for v in ("v1", "v2"))
         s, o = self.c.api("POST", v1, obj("Link", "a", {"address": "h:80"}))
@@ -426,8 +389,10 @@ class Crd(unittest.TestCase):
         s, o = self.c.api("PATCH", v2 + "/a", {"spec": {"port": 8080}}, headers={"Content-Type": "application/merge-patch+json"})
         self.assertEqual((s, o["spec"]), (200, {"host": "h", "port": 8080}), o)
         self.assertEqual(self.c.api("GET", v1 + "/a")[1]["spec"], {"address": "h:8080"})
+        before = len(hook.asked)
         o = self.c.api("GET", v2)[1]
         self.assertEqual([x["spec"]["port"] for x in o["items"]], [8080, 81])
+        self.assertEqual([len(r["request"]["objects"]) for _, r in hook.asked[before:]], [2], "a list goes in one request")
         events, conn = self.c.watch(v2 + "?watch=true")
         self.assertEqual({next(events)["object"]["spec"]["port"] for _ in range(2)}, {8080, 81})
         conn.close()

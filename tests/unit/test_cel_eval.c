@@ -1,5 +1,5 @@
 /* CEL: what expressions are worth, what is wrong with them, and what they cost. */
-#include "controlplane/schema/cel/cel.h"
+#include "controlplane/schema/cel/cel_admission.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <cmocka.h>
@@ -365,6 +365,142 @@ static void deep_and_long_expressions_are_refused(void **state)
     assert_int_equal(nots[0], '?');
 }
 
+/* ---- What admission adds ---- */
+
+static bool ask(void *self, const struct th_cel_question *q, struct th_buf *reason)
+{
+    (void)self;
+    th_buf_printf(reason, "%s %s/%s in %s as %s", q->verb, q->group, q->resource, q->ns,
+                  q->account ? q->account : "me");
+    return strcmp(q->verb, "get") == 0;
+}
+
+/* As eval, in the environment of a policy; want decides what may be written. */
+static char *admit(const char *text, enum th_cel_result want)
+{
+    static const char variables[] = "[{'name':'two','expression':'object.a + 1'},"
+                                    "{'name':'four','expression':'variables.two + variables.two'},"
+                                    "{'name':'bad','expression':'1 +'},"
+                                    "{'name':'fails','expression':'object.none'}]";
+    TH_AUTO(th_json) struct th_json *object = json(value);
+    TH_AUTO(th_json) struct th_json *request = json("{'operation':'CREATE'}");
+    TH_AUTO(th_json) struct th_json *list = json(variables);
+    TH_CLEANUP(th_cel_variables_done) struct th_cel_variables vars = {.v = NULL};
+    struct th_cel_env env = {.flags = TH_CEL_ADMIT_AUTHORIZER};
+    th_cel_variables_init(&vars, list, &env);
+    env.flags |= TH_CEL_ADMIT_VARIABLES;
+    env.variables = vars.v;
+    env.n_variables = vars.n;
+    TH_AUTO(th_cel_prog) struct th_cel_prog *p = NULL;
+    TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
+    if (th_cel_admission_compile(text, &env, want, &p, &err) < 0) {
+        return th_xasprintf("? %s", err.msg);
+    }
+    const struct th_cel_authorizer authorizer = {.allowed = ask, .own = {.group = "apps", .ns = "n"}};
+    const struct th_cel_binding binds[] = {
+        {.name = "object", .value = object},
+        {.name = "oldObject"},
+        {.name = "request", .value = request},
+        {.name = "namespaceObject"},
+        {.name = "authorizer", .authorizer = &authorizer},
+        {.name = "authorizer.requestResource", .authorizer = &authorizer, .check = true},
+        {.name = "variables", .named = vars.v, .n_named = vars.n},
+    };
+    TH_AUTO(th_cel_session) struct th_cel_session *s =
+        th_cel_session_new(binds, TH_ARRAY_LEN(binds), 0);
+    TH_AUTO(th_json) struct th_json *out = NULL;
+    enum th_cel_outcome o;
+    int64_t budget = TH_CEL_BUDGET;
+    if (th_cel_admission_eval(s, p, text, &budget, &o, NULL, &out, &err) < 0) {
+        return th_xasprintf("! %s", err.msg);
+    }
+    return th_json_to_string(out);
+}
+
+static void check_admit(const struct row *rows, size_t n, enum th_cel_result want)
+{
+    for (size_t i = 0; i < n; i++) {
+        th_autofree char *got = admit(rows[i].in, want);
+        if (strncmp(got, rows[i].out, strlen(rows[i].out)) != 0) {
+            fail_msg("%s\n  is %s\n  not %s", rows[i].in, got, rows[i].out);
+        }
+    }
+}
+
+static void policies_see_variables_and_the_authorizer(void **state)
+{
+    (void)state;
+    static const struct row rows[] = {
+        {"variables.four + object.a", "5"},
+        {"oldObject == null && namespaceObject == null", "true"},
+        {"request.operation", "\"CREATE\""},
+        {"variables.bad", "! expression 'variables.bad' resulted in error: composited variable "
+                          "\"bad\" fails to compile: compilation failed: ERROR: <input>:1:4: "},
+        {"variables.fails || true", "true"},
+        {"variables.none", "? compilation failed: ERROR: <input>:1:10: undefined field 'none'"},
+        {"variables.two > 'a'", "? compilation failed: ERROR: <input>:1:"},
+        {"request.object == null", "? compilation failed: ERROR: <input>:1:8: undefined field 'object'"},
+        {"authorizer.group('g').resource('pods').namespace('x').check('get').allowed()", "true"},
+        {"authorizer.group('g').resource('pods').check('list').reason()", "\"list g/pods in  as me\""},
+        {"authorizer.serviceAccount('a', 'b').group('').resource('r').check('get').reason()",
+         "\"get /r in  as b\""},
+        {"authorizer.requestResource.check('get').reason()", "\"get apps/ in n as me\""},
+        {"authorizer.path('/healthz').check('get').allowed()", "true"},
+        {"authorizer.group('g').check('get')", "? compilation failed: ERROR: <input>:1:28: found no "
+                                               "matching overload for 'check' applied to "
+                                               "'kubernetes.authorization.GroupCheck.(string)'"},
+        {"[1, 2, 3].map(x, authorizer.path('/' + string(x)).check('get').allowed()).size()",
+         "! expression '[1, 2, 3].map(x, authorizer.path('/' + string(x)).check('get').allowed())."
+         "size()' resulted in error: operation cancelled: actual cost limit exceeded"},
+    };
+    check_admit(rows, TH_ARRAY_LEN(rows), TH_CEL_RESULT_ANY);
+}
+
+static void mutations_are_written_as_messages(void **state)
+{
+    (void)state;
+    static const struct row objects[] = {
+        {"Object{spec: Object.spec{replicas: variables.two, list: [1, 2]}}",
+         "{\"spec\":{\"replicas\":2,\"list\":[1,2]}}"},
+        {"Object{metadata: Object.metadata{labels: {'a': 'b'}, ?name: optional.none()}}",
+         "{\"metadata\":{\"labels\":{\"a\":\"b\"}}}"},
+        {"true ? Object{} : Object{spec: Object.spec{}}", "{}"},
+        {"Object{spec: Object.other{}}", "! type mismatch: unexpected type name \"Object.other\", "
+                                         "expected \"Object.spec\""},
+        {"Object{list: [Object.list{}, Object.item{}]}", "? compilation failed: ERROR: <input>:1:36: "
+                                                         "expected type 'Object.list' but found "},
+        {"Object.spec{}", "? must evaluate to Object but got Object.spec"},
+        {"Other{}", "? compilation failed: ERROR: <input>:1:1: undeclared reference to 'Other'"},
+        {"{'a': 1}", "? must evaluate to Object but got map(string, int)"},
+    };
+    static const struct row patches[] = {
+        {"[JSONPatch{op: 'add', path: '/a/' + jsonpatch.escapeKey('x/y~z'), value: {'k': 1}}]",
+         "[{\"op\":\"add\",\"path\":\"/a/x~1y~0z\",\"value\":{\"k\":1}}]"},
+        {"object.l.map(i, JSONPatch{op: 'remove', path: '/' + string(i)}).size() > 0 ? [] : []", "?"},
+        {"[JSONPatch{op: 1}]", "? compilation failed: ERROR: <input>:1:16: expected type of field "
+                               "'op' is 'string' but provided type is 'int'"},
+        {"[JSONPatch{what: 1}]", "? compilation failed: ERROR: <input>:1:18: undefined field 'what'"},
+    };
+    check_admit(objects, TH_ARRAY_LEN(objects), TH_CEL_RESULT_OBJECT);
+    check_admit(patches, TH_ARRAY_LEN(patches), TH_CEL_RESULT_PATCHES);
+    th_autofree char *plain = admit("Object{}", TH_CEL_RESULT_ANY);
+    assert_int_equal(plain[0], '?'); /* validations may not write them */
+}
+
+static void lists_are_sorted_by_what_is_said(void **state)
+{
+    (void)state;
+    static const struct row rows[] = {
+        {"[3, 1, 2].sortBy(x, x)", "[1,2,3]"},
+        {"[3, 1, 2].sortBy(x, -x)", "[3,2,1]"},
+        {"self.objs.sortBy(o, -o.v).map(o, o.n)", "[\"q\",\"p\"]"},
+        {"['bb', 'a', 'cc', 'd'].sortBy(s, s.size())", "[\"a\",\"d\",\"bb\",\"cc\"]"},
+        {"self.l.sortBy(x, [x])", "! list elements must be comparable"},
+        {"[].sortBy(x, x)", "[]"},
+    };
+    check_rows(rows, TH_ARRAY_LEN(rows));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -380,6 +516,9 @@ int main(void)
         cmocka_unit_test(schemas_give_types_and_names),
         cmocka_unit_test(evaluation_stops_at_its_cost_limit),
         cmocka_unit_test(deep_and_long_expressions_are_refused),
+        cmocka_unit_test(policies_see_variables_and_the_authorizer),
+        cmocka_unit_test(mutations_are_written_as_messages),
+        cmocka_unit_test(lists_are_sorted_by_what_is_said),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -39,6 +39,12 @@ enum cel_kind {
     CEL_CIDR,
     CEL_FORMAT,
     CEL_SEMVER,
+    CEL_AUTHORIZER,
+    CEL_PATH_CHECK,
+    CEL_GROUP_CHECK,
+    CEL_RESOURCE_CHECK,
+    CEL_DECISION,
+    CEL_NAMED, /* the variable whose members are programs */
     CEL_KINDS_
 };
 struct cel_list;
@@ -68,6 +74,7 @@ struct cel_val {
             int bits;
         } net; /* IP, CIDR */
         const struct cel_semver *semver;
+        const struct cel_authz *authz; /* AUTHORIZER to DECISION */
     };
 };
 struct cel_list {
@@ -84,6 +91,14 @@ struct cel_map {
     bool object;   /* members are the schema's, names are escaped */
     bool resource; /* apiVersion, kind, metadata too */
     bool meta;     /* metadata of a resource: name and generateName */
+    const char *type_name; /* of a literal of a message type, or NULL */
+};
+/* What is gathered on the way to an answer of the authorizer, and the answer. */
+struct cel_authz {
+    const struct th_cel_authorizer *by;
+    struct th_cel_question q;
+    bool allowed;
+    const char *reason;
 };
 struct cel_semver {
     uint64_t major, minor, patch;
@@ -105,6 +120,8 @@ struct cel_eval {
     bool over;
     int64_t now_ms;
     int depth;
+    struct cel_named_slot *slots; /* values of named programs, by their place; or NULL */
+    uint64_t named_cost;          /* of those evaluated since it was looked at */
 };
 /* Counts; false when the limit is passed (everything then ends in an error). */
 bool cel_charge(struct cel_eval *e, uint64_t units);
@@ -166,6 +183,7 @@ enum cel_node_kind {
     N_CALL,
     N_LIST,
     N_MAP,
+    N_MESSAGE, /* Type{field: value}: name, fields, args */
     N_FOLD
 };
 enum cel_fold {
@@ -177,6 +195,7 @@ enum cel_fold {
     FOLD_TRANSFORM_LIST,
     FOLD_TRANSFORM_MAP,
     FOLD_TRANSFORM_ENTRY,
+    FOLD_SORT_BY,
     FOLD_OPT_MAP,
     FOLD_OPT_FLAT_MAP
 };
@@ -191,6 +210,7 @@ struct cel_node {
     struct cel_node *target;   /* select, member call; fold: range */
     struct cel_node **args;    /* call, list; map: keys and values in turn */
     bool *optional;            /* list and map entries with ?; NULL: none */
+    const char **fields;       /* message: names of its values */
     size_t n_args;
     bool test;                 /* has() */
     bool opt_select;           /* .? */
@@ -214,6 +234,9 @@ struct th_cel_prog {
     char *text;
     struct cel_node *root;
     struct th_strv used; /* variables mentioned */
+    const struct cel_type *type; /* of the result */
+    bool messages;               /* Object and JSONPatch may be made */
+    bool checks_names;           /* and the result's types must fit their places */
     struct cel_issues issues;
 };
 void cel_issue(struct th_cel_prog *p, uint32_t pos, const char *fmt, ...) TH_PRINTF(3, 4);
@@ -247,8 +270,17 @@ struct cel_type {
     const struct cel_type *a, *b;
     const struct th_structural *schema;
     bool resource, meta;
+    const struct th_type *table;      /* a built-in type; of a resource with a schema: metadata's */
+    const char *const *hidden;        /* members of it that are not there */
+    const char *name;                 /* a message type */
+    const struct th_cel_named *named; /* members are programs */
+    size_t n_named;
     char param;
 };
+/* As the checker names it, or with go as Go prints it ("null_type"). */
+void cel_print_type(const struct cel_type *t, bool go, struct th_buf *b);
+/* Whether it is Object, list(JSONPatch), ...: what a message type's name says. */
+bool cel_type_is_message(const struct cel_type *t, const char *name);
 int cel_check(struct th_cel_prog *p, const struct th_cel_var_type *vars, size_t n_vars,
               const struct cel_type **ret);
 /* eval.c, for macros with functions of their own */

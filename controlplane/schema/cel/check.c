@@ -41,6 +41,11 @@ static const struct cel_type kinds[CEL_KINDS_] = {
     [CEL_URL] = {T_KIND, CEL_URL},             [CEL_QUANTITY] = {T_KIND, CEL_QUANTITY},
     [CEL_IP] = {T_KIND, CEL_IP},               [CEL_CIDR] = {T_KIND, CEL_CIDR},
     [CEL_FORMAT] = {T_KIND, CEL_FORMAT},       [CEL_SEMVER] = {T_KIND, CEL_SEMVER},
+    [CEL_AUTHORIZER] = {T_KIND, CEL_AUTHORIZER},
+    [CEL_PATH_CHECK] = {T_KIND, CEL_PATH_CHECK},
+    [CEL_GROUP_CHECK] = {T_KIND, CEL_GROUP_CHECK},
+    [CEL_RESOURCE_CHECK] = {T_KIND, CEL_RESOURCE_CHECK},
+    [CEL_DECISION] = {T_KIND, CEL_DECISION},
 };
 
 static const struct cel_type *make(struct checker *c, int t, const struct cel_type *a,
@@ -53,7 +58,7 @@ static const struct cel_type *make(struct checker *c, int t, const struct cel_ty
 
 /* ---- Text ---- */
 
-static void print(const struct cel_type *t, struct th_buf *b)
+void cel_print_type(const struct cel_type *t, bool go, struct th_buf *b)
 {
     static const char *const names[CEL_KINDS_] = {
         [CEL_NULL] = "null",           [CEL_BOOL] = "bool",
@@ -63,29 +68,37 @@ static void print(const struct cel_type *t, struct th_buf *b)
         [CEL_DURATION] = "duration",   [CEL_URL] = "kubernetes.URL",
         [CEL_QUANTITY] = "kubernetes.Quantity", [CEL_IP] = "net.IP",
         [CEL_CIDR] = "net.CIDR",       [CEL_FORMAT] = "kubernetes.NamedFormat",
-        [CEL_SEMVER] = "kubernetes.Semver"};
+        [CEL_SEMVER] = "kubernetes.Semver",
+        [CEL_AUTHORIZER] = "kubernetes.authorization.Authorizer",
+        [CEL_PATH_CHECK] = "kubernetes.authorization.PathCheck",
+        [CEL_GROUP_CHECK] = "kubernetes.authorization.GroupCheck",
+        [CEL_RESOURCE_CHECK] = "kubernetes.authorization.ResourceCheck",
+        [CEL_DECISION] = "kubernetes.authorization.Decision"};
     switch (t->t) {
     case T_KIND:
-        th_buf_puts(b, names[t->of_kind]);
+        th_buf_puts(b, go && t->of_kind == CEL_NULL        ? "null_type"
+                       : go && t->of_kind == CEL_TIMESTAMP ? "google.protobuf.Timestamp"
+                       : go && t->of_kind == CEL_DURATION  ? "google.protobuf.Duration"
+                                                           : names[t->of_kind]);
         break;
     case T_LIST:
     case T_OPTIONAL:
         th_buf_puts(b, t->t == T_LIST ? "list(" : "optional_type(");
-        print(t->a, b);
+        cel_print_type(t->a, go, b);
         th_buf_putc(b, ')');
         break;
     case T_MAP:
         th_buf_puts(b, "map(");
-        print(t->a, b);
+        cel_print_type(t->a, go, b);
         th_buf_puts(b, ", ");
-        print(t->b, b);
+        cel_print_type(t->b, go, b);
         th_buf_putc(b, ')');
         break;
     case T_TYPE:
         th_buf_puts(b, "type");
         break;
     case T_OBJECT:
-        th_buf_puts(b, "object");
+        th_buf_puts(b, t->name ? t->name : t->named ? "kubernetes.variables" : "object");
         break;
     case T_ERROR:
         th_buf_puts(b, "!error!");
@@ -93,6 +106,16 @@ static void print(const struct cel_type *t, struct th_buf *b)
     default:
         th_buf_puts(b, "dyn");
     }
+}
+
+static void print(const struct cel_type *t, struct th_buf *b)
+{
+    cel_print_type(t, false, b);
+}
+
+bool cel_type_is_message(const struct cel_type *t, const char *name)
+{
+    return t->t == T_OBJECT && t->name && strcmp(t->name, name) == 0;
 }
 
 /* ---- Types out of schemas ---- */
@@ -139,15 +162,117 @@ static const struct cel_type *of_schema(struct checker *c, const struct th_struc
     }
 }
 
+static const struct cel_type *of_table(struct checker *c, const struct th_type *table,
+                                       const char *const *hidden)
+{
+    struct cel_type *t = cel_alloc(&c->p->a, sizeof(*t));
+    *t = (struct cel_type){.t = T_OBJECT, .table = table, .hidden = hidden};
+    return t;
+}
+
+/* One member of a built-in type, as its OpenAPI schema would have it. */
+static const struct cel_type *of_field(struct checker *c, const struct th_field *f)
+{
+    const struct cel_type *t = &dyn;
+    switch (f->type) {
+    case TH_F_STRING:
+    case TH_F_QUANTITY:
+    case TH_F_DURATION:
+        t = &kinds[CEL_STRING];
+        break;
+    case TH_F_BOOL:
+        t = &kinds[CEL_BOOL];
+        break;
+    case TH_F_INT32:
+    case TH_F_INT64:
+        t = &kinds[CEL_INT];
+        break;
+    case TH_F_DOUBLE:
+        t = &kinds[CEL_DOUBLE];
+        break;
+    case TH_F_BYTES:
+        t = &kinds[CEL_BYTES];
+        break;
+    case TH_F_TIME:
+    case TH_F_MICROTIME:
+        t = &kinds[CEL_TIMESTAMP];
+        break;
+    case TH_F_STRUCT:
+        t = of_table(c, f->sub, NULL);
+        break;
+    default:
+        break;
+    }
+    switch (f->shape) {
+    case TH_SHAPE_LIST:
+        return make(c, T_LIST, t, NULL);
+    case TH_SHAPE_MAP:
+        return make(c, T_MAP, &kinds[CEL_STRING], t);
+    case TH_SHAPE_MAP_LIST:
+        return make(c, T_MAP, &kinds[CEL_STRING], make(c, T_LIST, t, NULL));
+    default:
+        return t;
+    }
+}
+
+static const struct cel_type *member_of_table(struct checker *c, const struct cel_type *t,
+                                              const char *name)
+{
+    for (const char *const *h = t->hidden; h && *h; h++) {
+        if (strcmp(*h, name) == 0) {
+            return NULL;
+        }
+    }
+    for (size_t i = 0; i < t->table->n_fields; i++) {
+        const struct th_field *f = &t->table->fields[i];
+        th_autobuf struct th_buf b = TH_BUF_INIT;
+        if (strcmp(f->name, name) == 0 ||
+            (cel_escape(f->name, &b) && th_streq(th_buf_cstr(&b), name))) {
+            return of_field(c, f);
+        }
+    }
+    return NULL;
+}
+
+/* Members of what a literal of a message type makes; of Object anything. */
+static const struct cel_type *member_of_message(const struct cel_type *t, const char *name)
+{
+    if (strcmp(t->name, "JSONPatch") != 0) {
+        return &dyn;
+    }
+    return th_streq(name, "op") || th_streq(name, "path") || th_streq(name, "from")
+               ? &kinds[CEL_STRING]
+           : th_streq(name, "value") ? &dyn
+                                     : NULL;
+}
+
 static const struct cel_type *member_of(struct checker *c, const struct cel_type *t,
                                         const char *name)
 {
+    if (t->name) {
+        return member_of_message(t, name);
+    }
+    if (t->named) {
+        for (size_t i = 0; i < t->n_named; i++) {
+            const struct th_cel_named *n = &t->named[i];
+            if (strcmp(n->name, name) == 0) {
+                return n->prog ? n->prog->type : &dyn;
+            }
+        }
+        return NULL;
+    }
+    if (t->table && !t->schema) {
+        return member_of_table(c, t, name);
+    }
     if (t->meta) {
         return th_streq(name, "name") || th_streq(name, "generateName") ? &kinds[CEL_STRING] : NULL;
     }
     if (t->resource) {
         if (th_streq(name, "apiVersion") || th_streq(name, "kind")) {
             return &kinds[CEL_STRING];
+        }
+        if (th_streq(name, "metadata") && t->table) {
+            return of_table(c, t->table, NULL);
         }
         if (th_streq(name, "metadata")) {
             struct cel_type *m = cel_alloc(&c->p->a, sizeof(*m));
@@ -169,11 +294,12 @@ static const struct cel_type *member_of(struct checker *c, const struct cel_type
 
 static enum cel_kind kind_of_letter(char ch)
 {
-    static const char letters[] = "nbiudsytDUQICFV";
+    static const char letters[] = "nbiudsytDUQICFVapgrx";
     static const enum cel_kind of[] = {
         CEL_NULL,   CEL_BOOL,      CEL_INT,      CEL_UINT, CEL_DOUBLE,   CEL_STRING, CEL_BYTES,
         CEL_TIMESTAMP, CEL_DURATION, CEL_URL, CEL_QUANTITY, CEL_IP,     CEL_CIDR,
-        CEL_FORMAT, CEL_SEMVER};
+        CEL_FORMAT, CEL_SEMVER,   CEL_AUTHORIZER, CEL_PATH_CHECK, CEL_GROUP_CHECK,
+        CEL_RESOURCE_CHECK, CEL_DECISION};
     const char *at = strchr(letters, ch);
     TH_ASSERT(at && ch);
     return of[at - letters];
@@ -222,6 +348,12 @@ static bool takes_null(const struct cel_type *t)
 
 static bool assignable(const struct cel_type *to, const struct cel_type *from, struct bindings *b);
 
+static bool same_object(const struct cel_type *a, const struct cel_type *b)
+{
+    return a->schema == b->schema && a->meta == b->meta && a->table == b->table &&
+           a->named == b->named && (a->name == b->name || th_streq(a->name, b->name));
+}
+
 static bool bind(char param, const struct cel_type *from, struct bindings *b)
 {
     const struct cel_type **slot = &b->v[param - 'A'];
@@ -263,7 +395,7 @@ static bool assignable(const struct cel_type *to, const struct cel_type *from, s
     case T_MAP:
         return assignable(to->a, from->a, b) && assignable(to->b, from->b, b);
     case T_OBJECT:
-        return to->schema == from->schema && to->meta == from->meta;
+        return same_object(to, from);
     default:
         return true;
     }
@@ -299,7 +431,7 @@ static bool same(const struct cel_type *a, const struct cel_type *b)
     case T_MAP:
         return same(a->a, b->a) && same(a->b, b->b);
     case T_OBJECT:
-        return a->schema == b->schema && a->meta == b->meta;
+        return same_object(a, b);
     default:
         return true;
     }
@@ -384,7 +516,26 @@ static const struct cel_type *find_var(struct checker *c, const char *name,
         case TH_CEL_VAR_OPTIONAL_SCHEMA:
             t = of_schema(c, v->schema, v->resource);
             t = t ? t : &dyn;
+            if (t->t == T_OBJECT && v->table) {
+                struct cel_type *whole = cel_alloc(&c->p->a, sizeof(*whole));
+                *whole = *t;
+                whole->table = v->table;
+                t = whole;
+            }
             return v->kind == TH_CEL_VAR_SCHEMA ? t : make(c, T_OPTIONAL, t, NULL);
+        case TH_CEL_VAR_TABLE:
+            return of_table(c, v->table, v->hidden);
+        case TH_CEL_VAR_NAMED: {
+            struct cel_type *n = cel_alloc(&c->p->a, sizeof(*n));
+            static const struct th_cel_named none = {NULL, NULL, NULL};
+            *n = (struct cel_type){
+                .t = T_OBJECT, .named = v->named ? v->named : &none, .n_named = v->n_named};
+            return n;
+        }
+        case TH_CEL_VAR_AUTHORIZER:
+            return &kinds[CEL_AUTHORIZER];
+        case TH_CEL_VAR_RESOURCE_CHECK:
+            return &kinds[CEL_RESOURCE_CHECK];
         default:
             return &dyn;
         }
@@ -507,6 +658,11 @@ static const struct cel_type *check_select(struct checker *c, struct cel_node *n
                                            const struct scope *scope)
 {
     char *full = qualified(n, &c->p->a);
+    if (full && !n->test && !n->opt_select && find_var(c, full, NULL)) { /* authorizer.requestResource */
+        n->kind = N_IDENT;
+        n->name = full;
+        return find_var(c, full, NULL);
+    }
     if (full && (th_startswith(full, "google.protobuf.") || th_streq(full, "net.IP") ||
                  th_streq(full, "net.CIDR") || th_startswith(full, "kubernetes."))) {
         struct cel_node as = *n;
@@ -609,6 +765,39 @@ static const struct cel_type *check_literal(struct checker *c, struct cel_node *
     return map ? make(c, T_MAP, k ? k : &dyn, v ? v : &dyn) : make(c, T_LIST, v ? v : &dyn, NULL);
 }
 
+static const struct cel_type *check_message(struct checker *c, struct cel_node *n,
+                                            const struct scope *scope)
+{
+    bool known = c->p->messages && (strcmp(n->name, "JSONPatch") == 0 ||
+                                    strcmp(n->name, "Object") == 0 ||
+                                    th_startswith(n->name, "Object."));
+    if (!known) {
+        cel_issue(c->p, n->pos, "undeclared reference to '%s' (in container '')", n->name);
+        return &bad;
+    }
+    struct cel_type *t = cel_alloc(&c->p->a, sizeof(*t));
+    *t = (struct cel_type){.t = T_OBJECT, .name = n->name};
+    for (size_t i = 0; i < n->n_args; i++) {
+        const struct cel_type *v = check(c, n->args[i], scope);
+        const struct cel_type *want = member_of_message(t, n->fields[i]);
+        if (n->optional && n->optional[i] && v->t == T_OPTIONAL) {
+            v = v->a;
+        }
+        struct bindings b = {{NULL, NULL}};
+        if (!want) {
+            cel_issue(c->p, n->args[i]->pos, "undefined field '%s'", n->fields[i]);
+        } else if (!assignable(want, v, &b)) {
+            th_autobuf struct th_buf w = TH_BUF_INIT, h = TH_BUF_INIT;
+            print(want, &w);
+            print(v, &h);
+            cel_issue(c->p, n->args[i]->pos,
+                      "expected type of field '%s' is '%s' but provided type is '%s'", n->fields[i],
+                      th_buf_cstr(&w), th_buf_cstr(&h));
+        }
+    }
+    return t;
+}
+
 static const struct cel_type *check_bool(struct checker *c, struct cel_node *n,
                                          const struct scope *scope)
 {
@@ -664,6 +853,9 @@ static const struct cel_type *check_fold(struct checker *c, struct cel_node *n,
     case FOLD_FILTER:
         (void)check_bool(c, n->step, inner);
         return make(c, T_LIST, one, NULL);
+    case FOLD_SORT_BY:
+        (void)check(c, n->step, inner);
+        return make(c, T_LIST, one, NULL);
     case FOLD_MAP:
     case FOLD_TRANSFORM_LIST:
         return make(c, T_LIST, check(c, n->step, inner), NULL);
@@ -708,6 +900,9 @@ static const struct cel_type *check(struct checker *c, struct cel_node *n,
     case N_LIST:
     case N_MAP:
         n->type = check_literal(c, n, scope);
+        break;
+    case N_MESSAGE:
+        n->type = check_message(c, n, scope);
         break;
     case N_FOLD:
         n->type = check_fold(c, n, scope);

@@ -318,6 +318,15 @@ static struct est of_literal(struct coster *c, const struct cel_node *n, const s
     return out;
 }
 
+static struct est of_message(struct coster *c, const struct cel_node *n, const struct local *locals)
+{
+    struct est out = {.cost = MAP_COST + LIST_COST, .v = of_size(1)};
+    for (size_t i = 0; i < n->n_args; i++) {
+        out.cost += estimate(c, n->args[i], locals).cost;
+    }
+    return out;
+}
+
 static struct est of_fold(struct coster *c, const struct cel_node *n, const struct local *locals)
 {
     struct est range = estimate(c, n->target, locals);
@@ -373,6 +382,8 @@ static struct est estimate(struct coster *c, const struct cel_node *n, const str
     case N_LIST:
     case N_MAP:
         return of_literal(c, n, locals);
+    case N_MESSAGE:
+        return of_message(c, n, locals);
     case N_FOLD:
         return of_fold(c, n, locals);
     default:

@@ -14,7 +14,13 @@
 
 #define LIST_COST 10
 #define MAP_COST 30
+#define MESSAGE_COST 40
 #define MAX_DEPTH 400
+
+struct cel_named_slot {
+    bool done, busy;
+    struct cel_val v;
+};
 
 static struct cel_val over(void)
 {
@@ -39,10 +45,67 @@ static struct cel_val variable(struct cel_eval *e, const char *name, const struc
         if (b->optional && !b->present) {
             return cel_none();
         }
+        if (b->authorizer) {
+            struct cel_authz *z = cel_alloc(&e->a, sizeof(*z));
+            *z = (struct cel_authz){.by = b->authorizer};
+            if (b->check) {
+                z->q = b->authorizer->own;
+            }
+            return (struct cel_val){.kind = b->check ? CEL_RESOURCE_CHECK : CEL_AUTHORIZER,
+                                    .authz = z};
+        }
+        if (b->named) {
+            return (struct cel_val){.kind = CEL_NAMED};
+        }
         struct cel_val v = cel_of_json(e, b->value, b->schema, b->resource);
         return b->optional ? cel_some(e, v) : v;
     }
     return cel_error(e, "no such attribute(s): %s", name);
+}
+
+/* What stands behind variables.x: evaluated once, with a limit of its own. */
+static struct cel_val named_value(struct cel_eval *e, const char *name)
+{
+    const struct th_cel_binding *b = NULL;
+    for (size_t i = 0; i < e->n_vars && !b; i++) {
+        b = e->vars[i].named ? &e->vars[i] : NULL;
+    }
+    size_t at = 0;
+    while (b && at < b->n_named && strcmp(b->named[at].name, name) != 0) {
+        at++;
+    }
+    if (!b || at == b->n_named) {
+        return cel_error(e, "no such key: %s", name);
+    }
+    const struct th_cel_named *n = &b->named[at];
+    if (!n->prog) {
+        return cel_error(e, "composited variable \"%s\" fails to compile: %s", name, n->error);
+    }
+    if (!e->slots) {
+        e->slots = cel_alloc(&e->a, (b->n_named + 1) * sizeof(*e->slots));
+    }
+    struct cel_named_slot *slot = &e->slots[at];
+    if (slot->busy) {
+        return cel_error(e, "composited variable \"%s\" refers to itself", name);
+    }
+    if (!slot->done) {
+        uint64_t cost = e->cost, limit = e->limit;
+        e->cost = 0;
+        e->limit = TH_CEL_PER_CALL_LIMIT;
+        slot->busy = true;
+        slot->v = cel_eval_node(e, n->prog->root, NULL);
+        slot->busy = false;
+        slot->done = true;
+        if (slot->v.kind == CEL_ERROR) {
+            slot->v = cel_error(e, "composited variable \"%s\" fails to evaluate: %.*s", name,
+                                (int)slot->v.s.n, slot->v.s.p);
+        }
+        e->named_cost += e->cost;
+        e->cost = cost;
+        e->limit = limit;
+        e->over = cost > limit;
+    }
+    return slot->v;
 }
 
 static struct cel_val select_member(struct cel_eval *e, const struct cel_node *n, struct cel_val of)
@@ -57,6 +120,9 @@ static struct cel_val select_member(struct cel_eval *e, const struct cel_node *n
     }
     if (of.kind == CEL_ERROR) {
         return of;
+    }
+    if (of.kind == CEL_NAMED) {
+        return n->test ? cel_bool(true) : named_value(e, n->name);
     }
     if (of.kind != CEL_MAP) {
         return n->test && of.kind == CEL_NULL ? cel_bool(false) : cel_error(e, "no such key: %s", n->name);
@@ -76,12 +142,13 @@ static struct cel_val select_member(struct cel_eval *e, const struct cel_node *n
 
 static bool fits(char want, struct cel_val v)
 {
-    static const char letters[] = "nbiudsytDUQICFVT[{?";
-    static const enum cel_kind of[] = {CEL_NULL,     CEL_BOOL,     CEL_INT,    CEL_UINT, CEL_DOUBLE,
-                                       CEL_STRING,   CEL_BYTES,    CEL_TIMESTAMP, CEL_DURATION,
-                                       CEL_URL,      CEL_QUANTITY, CEL_IP,     CEL_CIDR,
-                                       CEL_FORMAT,   CEL_SEMVER,   CEL_TYPE,   CEL_LIST,
-                                       CEL_MAP,      CEL_OPTIONAL};
+    static const char letters[] = "nbiudsytDUQICFVapgrxT[{?";
+    static const enum cel_kind of[] = {
+        CEL_NULL,      CEL_BOOL,       CEL_INT,         CEL_UINT,           CEL_DOUBLE,
+        CEL_STRING,    CEL_BYTES,      CEL_TIMESTAMP,   CEL_DURATION,       CEL_URL,
+        CEL_QUANTITY,  CEL_IP,         CEL_CIDR,        CEL_FORMAT,         CEL_SEMVER,
+        CEL_AUTHORIZER, CEL_PATH_CHECK, CEL_GROUP_CHECK, CEL_RESOURCE_CHECK, CEL_DECISION,
+        CEL_TYPE,      CEL_LIST,       CEL_MAP,         CEL_OPTIONAL};
     if (want == '*' || want == 'A' || want == 'B') {
         return true;
     }
@@ -271,6 +338,79 @@ static struct cel_val map_literal(struct cel_eval *e, const struct cel_node *n,
     return cel_charge(e, MAP_COST) ? cel_make_map(e, keys, vals, k) : over();
 }
 
+/* Object{...}: a map that knows its name. */
+static struct cel_val message_literal(struct cel_eval *e, const struct cel_node *n,
+                                      const struct cel_local *locals)
+{
+    struct cel_val *keys = cel_alloc(&e->a, (n->n_args + 1) * sizeof(*keys));
+    struct cel_val *vals = cel_alloc(&e->a, (n->n_args + 1) * sizeof(*vals));
+    size_t k = 0;
+    for (size_t i = 0; i < n->n_args; i++) {
+        struct cel_val v = cel_eval_node(e, n->args[i], locals);
+        if (v.kind == CEL_ERROR) {
+            return v;
+        }
+        if (n->optional && n->optional[i]) {
+            if (v.kind != CEL_OPTIONAL) {
+                return cel_no_overload();
+            }
+            if (!v.opt) {
+                continue;
+            }
+            v = *v.opt;
+        }
+        keys[k] = cel_text(n->fields[i]);
+        vals[k++] = v;
+    }
+    if (!cel_charge(e, MESSAGE_COST)) {
+        return over();
+    }
+    struct cel_map *m = cel_alloc(&e->a, sizeof(*m));
+    *m = (struct cel_map){.keys = keys, .vals = vals, .n = k, .type_name = n->name};
+    return (struct cel_val){.kind = CEL_MAP, .map = m};
+}
+
+/* The names of message types below a value against the places where they stand; what is wrong goes
+ * to b, a line each. */
+static void check_names(struct cel_val v, const char *path, struct th_buf *b)
+{
+    if (v.kind == CEL_LIST && v.list->v) {
+        for (size_t i = 0; i < v.list->n; i++) {
+            check_names(v.list->v[i], path, b);
+        }
+    }
+    if (v.kind != CEL_MAP || v.map->json) {
+        return;
+    }
+    const char *name = v.map->type_name;
+    if (name && strcmp(name, path) != 0) {
+        th_buf_printf(b, "%sunexpected type name \"%s\", expected \"%s\", which matches field name "
+                         "path from root Object type",
+                      b->n ? "\n" : "", name, path);
+    }
+    for (size_t i = 0; i < v.map->n; i++) {
+        th_autofree char *at = name ? th_xasprintf("%s.%.*s", path, (int)v.map->keys[i].s.n,
+                                                   v.map->keys[i].s.p)
+                                    : th_xstrdup(path);
+        check_names(v.map->vals[i], at, b);
+    }
+}
+
+/* The same for a whole result: an Object, or the values of a list of patches. */
+static void check_result(struct cel_eval *e, struct cel_val v, struct th_buf *b)
+{
+    if (v.kind == CEL_MAP && v.map->type_name) {
+        check_names(v, v.map->type_name, b);
+    }
+    for (size_t i = 0; v.kind == CEL_LIST && i < cel_list_len(v.list); i++) {
+        struct cel_val op = cel_list_at(e, v.list, i), val;
+        if (op.kind == CEL_MAP && cel_map_get(e, op.map, cel_text("value"), &val) &&
+            val.kind == CEL_MAP && val.map->type_name) {
+            check_names(val, val.map->type_name, b);
+        }
+    }
+}
+
 /* ---- Macros ---- */
 
 struct fold {
@@ -302,6 +442,15 @@ static bool fold_step(struct fold *f, struct cel_val one, struct cel_val two,
         }
     }
     struct cel_val v = cel_eval_node(e, n->step, locals);
+    if (n->fold == FOLD_SORT_BY && v.kind != CEL_ERROR) {
+        if (!cel_charge(e, LIST_COST + 2)) {
+            *ret = over();
+            return false;
+        }
+        f->vals[f->k] = one;
+        f->keys[f->k++] = v;
+        return true;
+    }
     bool builds = n->fold == FOLD_MAP || n->fold == FOLD_FILTER || n->fold >= FOLD_TRANSFORM_LIST;
     if (!cel_charge(e, builds ? LIST_COST + 2 : 3)) {
         *ret = over();
@@ -379,6 +528,42 @@ static struct cel_val fold_optional(struct cel_eval *e, const struct cel_node *n
     return v.kind == CEL_ERROR || n->fold == FOLD_OPT_FLAT_MAP ? v : cel_some(e, v);
 }
 
+struct sorted {
+    struct cel_val key, v;
+    size_t at; /* equal keys keep their order */
+};
+
+static int by_key(const void *pa, const void *pb)
+{
+    const struct sorted *a = pa, *b = pb;
+    int c = cel_compare(a->key, b->key);
+    return c ? c : a->at < b->at ? -1 : a->at > b->at;
+}
+
+static struct cel_val sort_by(struct cel_eval *e, const struct fold *f)
+{
+    struct sorted *v = cel_alloc(&e->a, (f->k + 1) * sizeof(*v));
+    for (size_t i = 0; i < f->k; i++) {
+        if (cel_compare(f->keys[i], f->keys[i]) == 3) {
+            return cel_error(e, "list elements must be comparable");
+        }
+        if (f->keys[i].kind != f->keys[0].kind) {
+            return cel_error(e, "list elements must have the same type");
+        }
+        v[i] = (struct sorted){f->keys[i], f->vals[i], i};
+    }
+    if (!cel_charge(e, f->k)) {
+        return over();
+    }
+    if (f->k > 1) {
+        qsort(v, f->k, sizeof(*v), by_key);
+    }
+    for (size_t i = 0; i < f->k; i++) {
+        f->vals[i] = v[i].v;
+    }
+    return cel_make_list(e, f->vals, f->k);
+}
+
 static struct cel_val fold(struct cel_eval *e, const struct cel_node *n,
                            const struct cel_local *locals)
 {
@@ -420,6 +605,8 @@ static struct cel_val fold(struct cel_eval *e, const struct cel_node *n,
         return cel_bool(false);
     case FOLD_EXISTS_ONE:
         return cel_bool(f.found == 1);
+    case FOLD_SORT_BY:
+        return sort_by(e, &f);
     case FOLD_TRANSFORM_MAP:
     case FOLD_TRANSFORM_ENTRY:
         return cel_make_map(e, f.keys, f.vals, f.k);
@@ -460,6 +647,9 @@ struct cel_val cel_eval_node(struct cel_eval *e, const struct cel_node *n,
         break;
     case N_MAP:
         v = map_literal(e, n, locals);
+        break;
+    case N_MESSAGE:
+        v = message_literal(e, n, locals);
         break;
     default:
         v = fold(e, n, locals);
@@ -511,9 +701,40 @@ static int fail_issues(const struct th_cel_prog *p, struct th_err *err)
     return th_fail(err, TH_R_INVALID, "%s", th_buf_cstr(&b));
 }
 
+static bool result_fits(const struct cel_type *t, enum th_cel_result want)
+{
+    bool kind = t->t == T_KIND;
+    switch (want) {
+    case TH_CEL_RESULT_ANY:
+        return true;
+    case TH_CEL_RESULT_BOOL:
+    case TH_CEL_RESULT_IS_BOOL:
+        return kind && t->of_kind == CEL_BOOL;
+    case TH_CEL_RESULT_STRING:
+    case TH_CEL_RESULT_IS_STRING:
+        return kind && t->of_kind == CEL_STRING;
+    case TH_CEL_RESULT_STRING_OR_NULL:
+        return kind && (t->of_kind == CEL_STRING || t->of_kind == CEL_NULL);
+    case TH_CEL_RESULT_OBJECT:
+        return cel_type_is_message(t, "Object");
+    default:
+        return t->t == T_LIST && cel_type_is_message(t->a, "JSONPatch");
+    }
+}
+
 int th_cel_compile(const char *text, const struct th_cel_var_type *vars, size_t n_vars,
                    enum th_cel_result want, struct th_cel_prog **ret, struct th_err *err)
 {
+    static const char *const wanted[] = {
+        [TH_CEL_RESULT_BOOL] = "a bool",
+        [TH_CEL_RESULT_STRING] = "a string",
+        [TH_CEL_RESULT_IS_BOOL] = "bool",
+        [TH_CEL_RESULT_IS_STRING] = "string",
+        [TH_CEL_RESULT_STRING_OR_NULL] = "one of [string null_type]",
+        [TH_CEL_RESULT_OBJECT] = "Object",
+        [TH_CEL_RESULT_PATCHES] = "list(JSONPatch)",
+    };
+    bool plain = want < TH_CEL_RESULT_IS_BOOL;
     if (strlen(text) > TH_LIMIT_CEL_B) {
         return th_fail(err, TH_R_INVALID, "expression code point size exceeds limit: size: %zu, "
                                           "limit %u",
@@ -521,42 +742,89 @@ int th_cel_compile(const char *text, const struct th_cel_var_type *vars, size_t 
     }
     TH_AUTO(th_cel_prog) struct th_cel_prog *p = TH_NEW(struct th_cel_prog);
     p->text = th_xstrdup(text);
+    p->messages = p->checks_names = want >= TH_CEL_RESULT_OBJECT;
     p->root = cel_parse(p);
-    const struct cel_type *t = NULL;
-    if (!p->root || cel_check(p, vars, n_vars, &t) < 0) {
+    if (!p->root || cel_check(p, vars, n_vars, &p->type) < 0) {
         return fail_issues(p, err);
     }
-    enum cel_kind kind = want == TH_CEL_RESULT_BOOL ? CEL_BOOL : CEL_STRING;
-    if (want != TH_CEL_RESULT_ANY && !(t->t == T_KIND && t->of_kind == kind)) {
-        return th_fail(err, TH_R_INVALID, "must evaluate to a %s",
-                       want == TH_CEL_RESULT_BOOL ? "bool" : "string");
+    if (!result_fits(p->type, want)) {
+        th_autobuf struct th_buf got = TH_BUF_INIT;
+        cel_print_type(p->type, true, &got);
+        return th_fail(err, TH_R_INVALID, "must evaluate to %s%s%s", wanted[want],
+                       plain ? "" : " but got ", plain ? "" : th_buf_cstr(&got));
     }
     *ret = th_steal(&p);
     return 0;
+}
+
+/* ---- Running ---- */
+
+struct th_cel_session {
+    struct cel_eval e;
+};
+
+struct th_cel_session *th_cel_session_new(const struct th_cel_binding *vars, size_t n_vars,
+                                          int64_t now_ms)
+{
+    struct th_cel_session *s = TH_NEW(struct th_cel_session);
+    s->e = (struct cel_eval){.vars = vars, .n_vars = n_vars, .now_ms = now_ms};
+    return s;
+}
+
+void th_cel_session_free(struct th_cel_session *s)
+{
+    if (s) {
+        cel_arena_done(&s->e.a);
+        free(s);
+    }
+}
+
+static int run(struct cel_eval *e, const struct th_cel_prog *p, uint64_t cost_limit,
+               enum th_cel_outcome *ret, uint64_t *ret_cost, char **ret_text,
+               struct th_json **ret_json, struct th_err *err)
+{
+    e->prog = p;
+    e->cost = e->named_cost = 0;
+    e->limit = cost_limit;
+    e->over = false;
+    e->depth = 0;
+    struct cel_val v = cel_eval_node(e, p->root, NULL);
+    *ret_cost = e->cost + e->named_cost;
+    if (v.kind == CEL_ERROR) {
+        return th_fail(err, TH_R_BAD_REQUEST, "%.*s", (int)v.s.n, v.s.p);
+    }
+    if (p->checks_names) {
+        th_autobuf struct th_buf b = TH_BUF_INIT;
+        check_result(e, v, &b);
+        if (b.n) {
+            return th_fail(err, TH_R_INVALID, "type mismatch: %s", th_buf_cstr(&b));
+        }
+    }
+    *ret = v.kind == CEL_BOOL     ? (v.b ? TH_CEL_TRUE : TH_CEL_FALSE)
+           : v.kind == CEL_STRING ? TH_CEL_TEXT
+                                  : TH_CEL_OTHER;
+    if (ret_text && v.kind == CEL_STRING) {
+        *ret_text = th_xstrndup(v.s.p, v.s.n);
+    }
+    if (ret_json) {
+        *ret_json = cel_to_json(&v, e);
+    }
+    return 0;
+}
+
+int th_cel_session_eval(struct th_cel_session *s, const struct th_cel_prog *p, uint64_t cost_limit,
+                        enum th_cel_outcome *ret, uint64_t *ret_cost, char **ret_text,
+                        struct th_json **ret_json, struct th_err *err)
+{
+    return run(&s->e, p, cost_limit, ret, ret_cost, ret_text, ret_json, err);
 }
 
 int th_cel_eval(const struct th_cel_prog *p, const struct th_cel_binding *vars, size_t n_vars,
                 uint64_t cost_limit, int64_t now_ms, enum th_cel_outcome *ret, uint64_t *ret_cost,
                 char **ret_text, struct th_json **ret_json, struct th_err *err)
 {
-    struct cel_eval e = {
-        .prog = p, .vars = vars, .n_vars = n_vars, .limit = cost_limit, .now_ms = now_ms};
-    struct cel_val v = cel_eval_node(&e, p->root, NULL);
-    *ret_cost = e.cost;
-    int r = 0;
-    if (v.kind == CEL_ERROR) {
-        r = th_fail(err, TH_R_BAD_REQUEST, "%.*s", (int)v.s.n, v.s.p);
-    } else {
-        *ret = v.kind == CEL_BOOL     ? (v.b ? TH_CEL_TRUE : TH_CEL_FALSE)
-               : v.kind == CEL_STRING ? TH_CEL_TEXT
-                                      : TH_CEL_OTHER;
-        if (ret_text && v.kind == CEL_STRING) {
-            *ret_text = th_xstrndup(v.s.p, v.s.n);
-        }
-        if (ret_json) {
-            *ret_json = cel_to_json(&v, &e);
-        }
-    }
+    struct cel_eval e = {.vars = vars, .n_vars = n_vars, .now_ms = now_ms};
+    int r = run(&e, p, cost_limit, ret, ret_cost, ret_text, ret_json, err);
     cel_arena_done(&e.a);
     return r;
 }

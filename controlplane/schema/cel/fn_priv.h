@@ -154,4 +154,20 @@ CEL_FN(cel_fn_format_validate);
     X(datetime)
 #define CEL_FORMAT_DECL(f) CEL_FN(cel_fn_format_##f);
 CEL_FORMATS(CEL_FORMAT_DECL)
+/* fn_authz.c */
+CEL_FN(cel_fn_authz_path);
+CEL_FN(cel_fn_authz_group);
+CEL_FN(cel_fn_authz_account);
+CEL_FN(cel_fn_authz_resource);
+CEL_FN(cel_fn_authz_sub);
+CEL_FN(cel_fn_authz_ns);
+CEL_FN(cel_fn_authz_name);
+CEL_FN(cel_fn_authz_fields);
+CEL_FN(cel_fn_authz_labels);
+CEL_FN(cel_fn_authz_check);
+CEL_FN(cel_fn_authz_errored);
+CEL_FN(cel_fn_authz_error);
+CEL_FN(cel_fn_authz_allowed);
+CEL_FN(cel_fn_authz_reason);
+CEL_FN(cel_fn_escape_key);
 #endif

@@ -5,6 +5,7 @@
  * > and the result:
  *   n null  b bool  i int  u uint  d double  s string  y bytes  t timestamp  D duration  T type
  *   U URL  Q Quantity  I IP  C CIDR  F format  V semver  * dyn  A B type parameters
+ *   a Authorizer  p PathCheck  g GroupCheck  r ResourceCheck  x Decision
  *   [x] list  {x:y} map  ?x optional
  * The checker reads whole signatures, the evaluator looks at the outermost kinds only.
  */
@@ -230,5 +231,21 @@ const struct cel_fn cel_functions[] = {
     {"format.named", ":s>?F", cel_fn_format_named},
     CEL_FORMATS(FORMAT_ROW)
     {"validate", "m:Fs>?[s]", cel_fn_format_validate},
+    {"path", "m:as>p", cel_fn_authz_path},
+    {"group", "m:as>g", cel_fn_authz_group},
+    {"serviceAccount", "m:ass>a", cel_fn_authz_account},
+    {"resource", "m:gs>r", cel_fn_authz_resource},
+    {"subresource", "m:rs>r", cel_fn_authz_sub},
+    {"namespace", "m:rs>r", cel_fn_authz_ns},
+    {"name", "m:rs>r", cel_fn_authz_name},
+    {"fieldSelector", "m:rs>r", cel_fn_authz_fields},
+    {"labelSelector", "m:rs>r", cel_fn_authz_labels},
+    {"check", "m:ps>x", cel_fn_authz_check},
+    {"check", "m:rs>x", cel_fn_authz_check},
+    {"errored", "m:x>b", cel_fn_authz_errored},
+    {"error", "m:x>s", cel_fn_authz_error},
+    {"allowed", "m:x>b", cel_fn_authz_allowed},
+    {"reason", "m:x>s", cel_fn_authz_reason},
+    {"jsonpatch.escapeKey", ":s>s", cel_fn_escape_key},
 };
 const size_t cel_functions_n = TH_ARRAY_LEN(cel_functions);

@@ -418,6 +418,7 @@ static const struct macro macros[] = {
     {"transformMap", 4, FOLD_TRANSFORM_MAP, 2, true},
     {"transformMapEntry", 3, FOLD_TRANSFORM_ENTRY, 2, false},
     {"transformMapEntry", 4, FOLD_TRANSFORM_ENTRY, 2, true},
+    {"sortBy", 2, FOLD_SORT_BY, 1, false},
     {"optMap", 2, FOLD_OPT_MAP, 1, false},
     {"optFlatMap", 2, FOLD_OPT_FLAT_MAP, 1, false},
 };
@@ -624,6 +625,64 @@ static struct cel_node *primary(struct parser *s)
     return unexpected(s, "an expression");
 }
 
+/* "Object.spec" of a chain of names, or NULL. */
+static const char *type_name(struct parser *s, const struct cel_node *n)
+{
+    if (n->kind == N_IDENT) {
+        return n->name;
+    }
+    const char *of = n->kind == N_SELECT && !n->test && !n->opt_select ? type_name(s, n->target) : NULL;
+    return of ? cel_printf(&s->prog->a, "%s.%s", of, n->name) : NULL;
+}
+
+/* Type{field: value, ?field: value}; at the brace. */
+static struct cel_node *message_literal(struct parser *s, struct cel_node *type, const char *name)
+{
+    struct cel_node *n = node(s, N_MESSAGE, type->pos);
+    n->name = name;
+    next(s);
+    TH_CLEANUP(args_done) struct args a = {.v = NULL};
+    th_autostrv struct th_strv fields = TH_STRV_INIT;
+    while (!is_op(s, "}")) {
+        bool opt = is_op(s, "?");
+        if (opt) {
+            next(s);
+        }
+        if (s->tok != TK_IDENT) {
+            return unexpected(s, "IDENTIFIER");
+        }
+        th_strv_take(&fields, th_xstrndup(s->start, s->len));
+        next(s);
+        if (!expect(s, ":")) {
+            return NULL;
+        }
+        struct cel_node *v = expr(s);
+        if (!v) {
+            return NULL;
+        }
+        args_add(&a, v, opt);
+        if (!is_op(s, ",")) {
+            break;
+        }
+        next(s);
+    }
+    if (!expect(s, "}")) {
+        return NULL;
+    }
+    n->args = cel_alloc(&s->prog->a, (a.n + 1) * sizeof(struct cel_node *));
+    n->fields = cel_alloc(&s->prog->a, (a.n + 1) * sizeof(char *));
+    n->optional = a.any_optional ? cel_alloc(&s->prog->a, a.n) : NULL;
+    n->n_args = a.n;
+    for (size_t i = 0; i < a.n; i++) {
+        n->args[i] = a.v[i];
+        n->fields[i] = cel_strdup(&s->prog->a, fields.v[i], strlen(fields.v[i]));
+        if (n->optional) {
+            n->optional[i] = a.optional[i];
+        }
+    }
+    return n;
+}
+
 /* Behind a dot. */
 static struct cel_node *select_or_call(struct parser *s, struct cel_node *of, uint32_t dot)
 {
@@ -684,7 +743,11 @@ static struct cel_node *member(struct parser *s)
             }
             n = call(s, pos, opt ? "_[?_]" : "_[_]", NULL, args, 2);
         } else if (is_op(s, "{") && (n->kind == N_IDENT || n->kind == N_SELECT)) {
-            return fail(s, "message types cannot be constructed");
+            const char *name = type_name(s, n);
+            if (!name) {
+                return unexpected(s, "<EOF>");
+            }
+            n = message_literal(s, n, name);
         } else {
             return n;
         }

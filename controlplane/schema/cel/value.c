@@ -459,8 +459,14 @@ const char *cel_type_name(struct cel_val v)
         [CEL_OPTIONAL] = "optional_type", [CEL_TYPE] = "type",
         [CEL_URL] = "kubernetes.URL", [CEL_QUANTITY] = "kubernetes.Quantity",
         [CEL_IP] = "net.IP",       [CEL_CIDR] = "net.CIDR",
-        [CEL_FORMAT] = "kubernetes.NamedFormat", [CEL_SEMVER] = "kubernetes.Semver"};
-    return names[v.kind];
+        [CEL_FORMAT] = "kubernetes.NamedFormat", [CEL_SEMVER] = "kubernetes.Semver",
+        [CEL_AUTHORIZER] = "kubernetes.authorization.Authorizer",
+        [CEL_PATH_CHECK] = "kubernetes.authorization.PathCheck",
+        [CEL_GROUP_CHECK] = "kubernetes.authorization.GroupCheck",
+        [CEL_RESOURCE_CHECK] = "kubernetes.authorization.ResourceCheck",
+        [CEL_DECISION] = "kubernetes.authorization.Decision",
+        [CEL_NAMED] = "kubernetes.variables"};
+    return v.kind == CEL_MAP && v.map->type_name ? v.map->type_name : names[v.kind];
 }
 
 size_t cel_char_len(const char *p, const char *end)
@@ -574,8 +580,16 @@ void cel_print(struct cel_eval *e, struct cel_val v, struct th_buf *b)
                       *v.semver->pre ? "-" : "", v.semver->pre);
         break;
     case CEL_IP:
-    case CEL_CIDR:
-        break; /* fn_net.c prints them */
+    case CEL_CIDR: /* fn_net.c prints them */
+        break;
+    case CEL_AUTHORIZER:
+    case CEL_PATH_CHECK:
+    case CEL_GROUP_CHECK:
+    case CEL_RESOURCE_CHECK:
+    case CEL_DECISION:
+    case CEL_NAMED:
+        th_buf_puts(b, cel_type_name(v));
+        break;
     default:
         th_buf_addstr(b, v.s);
     }
