@@ -87,7 +87,8 @@ bool th_admit_begin(struct th_admit *a, struct th_call *c, const char *op, struc
     a->target_old = old;
     const char *name = c->route.name ? c->route.name
                                      : th_json_path_str(obj ? obj : old, "metadata.name");
-    a->name = name ? name : "";
+    a->name_copy = th_xstrdup(name ? name : "");
+    a->name = a->name_copy;
     a->ns = is_core(c->res, "namespaces")         ? a->name
             : c->res->namespaced && c->route.ns ? c->route.ns
                                                 : "";
@@ -114,6 +115,7 @@ static void drop_forms(struct th_admit *a)
 void th_admit_end(struct th_admit *a)
 {
     drop_forms(a);
+    free(a->name_copy);
     th_json_unref(a->shown);
     th_json_unref(a->shown_old);
     th_json_unref(a->options);

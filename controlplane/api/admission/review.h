@@ -19,6 +19,7 @@ struct th_admit {
     struct th_json *object;
     const struct th_json *old;
     /* ---- inside ---- */
+    char *name_copy; /* what name points to: mutators change the object that it is from */
     struct th_hookset *set; /* what is configured */
     struct th_json *target;           /* the whole object that a subresource's object is part of */
     const struct th_json *target_old;

@@ -287,7 +287,8 @@ static int take_patch(struct th_admit *a, const struct th_webhook *w, const stru
     const struct th_json *old = NULL;
     TH_TRY(th_admit_form(a, as, &object, &old, err));
     if (th_json_patch(object, *ret_patch, &made, &why) < 0) {
-        return th_fail(err, TH_R_INTERNAL, "Internal error occurred: %s", why.msg);
+        return th_fail(err, TH_R_INTERNAL, "Internal error occurred: %s",
+                       why.hint ? why.hint : why.msg);
     }
     return th_admit_replace(a, as, made, ret_changed, err);
 }

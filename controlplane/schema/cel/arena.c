@@ -54,3 +54,22 @@ void cel_arena_done(struct cel_arena *a)
     }
     a->left = 0;
 }
+
+struct cel_mark cel_arena_mark(const struct cel_arena *a)
+{
+    return (struct cel_mark){a->chunks, a->left, a->at};
+}
+
+void cel_arena_release(struct cel_arena *a, struct cel_mark m)
+{
+    while (a->chunks != m.chunks) {
+        struct cel_chunk *c = a->chunks;
+        a->chunks = c->next;
+        free(c);
+    }
+    if (m.left) {
+        memset(m.at, 0, m.left); /* what is allocated is zero */
+    }
+    a->left = m.left;
+    a->at = m.at;
+}

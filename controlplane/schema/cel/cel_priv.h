@@ -16,6 +16,14 @@ void *cel_alloc(struct cel_arena *a, size_t n); /* zeroed */
 char *cel_strdup(struct cel_arena *a, const char *s, size_t n);
 char *cel_printf(struct cel_arena *a, const char *fmt, ...) TH_PRINTF(2, 3);
 void cel_arena_done(struct cel_arena *a);
+/* A point to go back to: what was allocated after it is freed. */
+struct cel_mark {
+    struct cel_chunk *chunks;
+    size_t left;
+    char *at;
+};
+struct cel_mark cel_arena_mark(const struct cel_arena *a);
+void cel_arena_release(struct cel_arena *a, struct cel_mark m);
 
 /* ---- Values ---- */
 enum cel_kind {
@@ -122,6 +130,7 @@ struct cel_eval {
     int depth;
     struct cel_named_slot *slots; /* values of named programs, by their place; or NULL */
     uint64_t named_cost;          /* of those evaluated since it was looked at */
+    size_t named_runs;            /* how many have been evaluated */
 };
 /* Counts; false when the limit is passed (everything then ends in an error). */
 bool cel_charge(struct cel_eval *e, uint64_t units);

@@ -96,6 +96,7 @@ static struct cel_val named_value(struct cel_eval *e, const char *name)
         slot->v = cel_eval_node(e, n->prog->root, NULL);
         slot->busy = false;
         slot->done = true;
+        e->named_runs++;
         if (slot->v.kind == CEL_ERROR) {
             slot->v = cel_error(e, "composited variable \"%s\" fails to evaluate: %.*s", name,
                                 (int)slot->v.s.n, slot->v.s.p);
@@ -816,7 +817,13 @@ int th_cel_session_eval(struct th_cel_session *s, const struct th_cel_prog *p, u
                         enum th_cel_outcome *ret, uint64_t *ret_cost, char **ret_text,
                         struct th_json **ret_json, struct th_err *err)
 {
-    return run(&s->e, p, cost_limit, ret, ret_cost, ret_text, ret_json, err);
+    struct cel_mark before = cel_arena_mark(&s->e.a);
+    size_t named = s->e.named_runs;
+    int r = run(&s->e, p, cost_limit, ret, ret_cost, ret_text, ret_json, err);
+    if (s->e.named_runs == named) { /* nothing that stays was made */
+        cel_arena_release(&s->e.a, before);
+    }
+    return r;
 }
 
 int th_cel_eval(const struct th_cel_prog *p, const struct th_cel_binding *vars, size_t n_vars,
