@@ -64,7 +64,7 @@ MINIMAL = {
         "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"],
                                                 "resources": ["pods"]}]},
         "reinvocationPolicy": "Never",
-        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": "[]"}}]}},
+        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": "[JSONPatch{op: 'test', path: '/kind', value: 'Pod'}]"}}]}},
     "MutatingAdmissionPolicyBinding": {"spec": {"policyName": "p"}},
     "MutatingWebhookConfiguration": {"webhooks": [{
         "name": "a.b.example", "admissionReviewVersions": ["v1"], "sideEffects": "None",
