@@ -4,7 +4,7 @@
  * on its root bus at an address of ours (machine pc routes each device's interrupt through ACPI link
  * devices, whose bytecode took half of the kernel's boot; root ports would cost a bus scan each); no
  * HPET where the time stamp counter will do, for its reads leave the translated code; qemu64 under TCG
- * (max costs a third) and the host's CPU under KVM; a translation buffer of 64 MiB (three starting pods
+ * (max costs a third) and the host's CPU under KVM; a translation buffer of 64 MiB, 128 in a machine from a template (three starting pods
  * empty one of 32 a dozen times; QEMU's default holds much more memory); no graphics, USB or sound; the
  * console goes to a file.
  *
@@ -226,7 +226,8 @@ void th_domain_xml(const struct th_machine_spec *spec, const char *emulator, str
     row(b, "    <acpi/>");
     row(b, "    <apic/>");
     if (!kvm) {
-        row(b, "    <tcg><tb-cache unit='MiB'>64</tb-cache></tcg>");
+        /* A machine that has not booted here has not filled it with what only a boot needs. */
+        row(b, "    <tcg><tb-cache unit='MiB'>%s</tb-cache></tcg>", spec->incoming ? "128" : "64");
     }
     row(b, "  </features>");
     if (kvm) {
