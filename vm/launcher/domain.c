@@ -4,9 +4,9 @@
  * on its root bus at an address of ours (machine pc routes each device's interrupt through ACPI link
  * devices, whose bytecode took half of the kernel's boot; root ports would cost a bus scan each); no
  * HPET where the time stamp counter will do, for its reads leave the translated code; qemu64 under TCG
- * (max costs a third) and the host's CPU under KVM; a translation buffer of 64 MiB, 128 in a machine from a template (three starting pods
- * empty one of 32 a dozen times; QEMU's default holds much more memory); no graphics, USB or sound; the
- * console goes to a file.
+ * (max costs a third) and the host's CPU under KVM; a translation buffer of 64 MiB, 128 in a machine from
+ * a template (three starting pods empty one of 32 a dozen times; QEMU's default holds much more memory); no
+ * graphics, USB or sound; the console goes to a file.
  *
  * The network card is given to QEMU directly (qemu:commandline) since libvirt's
  * <interface type='user'> knows no forwards at start and no guestfwd. guestfwd is what carries the
