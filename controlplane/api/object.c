@@ -240,6 +240,10 @@ int th_object_create(struct th_call *c, struct th_json *obj_, struct th_json **r
     if (c->res->s.prepare_create) {
         c->res->s.prepare_create(&c->ctx, obj);
     }
+    if (c->kind && !c->res->custom && has_status_sub(c->res) && !th_json_has(obj, "status")) {
+        /* Go writes a struct that is not a pointer also when it is empty; JSON patches add to it. */
+        th_json_set(obj, "status", th_json_object());
+    }
     TH_TRY(validate(c, obj, NULL, err));
     TH_TRY(th_admit_validate(c, obj, NULL, err));
     if (has_rv) { /* last, as upstream's storage does; it gives no reason, and clients show that */

@@ -287,6 +287,15 @@ class Resources(unittest.TestCase):
             "Forbidden: resource requests cannot be removed",
             'Invalid value: "Burstable": Pod QOS Class may not change as a result of resizing']))
 
+    def test_a_json_patch_adds_to_a_status_that_nobody_wrote(self):
+        path = "/apis/resource.k8s.io/v1/namespaces/%s/resourceclaims" % self.namespace("claims").rsplit("/", 1)[-1]
+        made = self.make(path, {"metadata": {"name": "c"}, "spec": {"devices": {"requests": [
+            {"name": "r", "exactly": {"deviceClassName": "d.example.com"}}]}}})
+        self.assertEqual(made["status"], {})
+        status, o = self.c.api("PATCH", path + "/c/status", [{"op": "add", "path": "/status/allocation", "value": {}}],
+                               headers={"Content-Type": "application/json-patch+json"})
+        self.assertEqual((status, o["status"]["allocation"] is not None), (200, True), o)
+
     def test_pod_security_holds_pods_to_the_standards(self):
         label = "pod-security.kubernetes.io/"
         core = self.namespace("standards", {label + "enforce": "baseline", label + "warn": "restricted"})
