@@ -72,6 +72,10 @@ int th_delete_parse(struct th_call *c, struct th_delete_req *d, struct th_json *
         }
         return r;
     }
+    if (c->res->s.delete_warning && !d->orphan_dependents_set &&
+        !(d->propagation && *d->propagation)) {
+        th_strv_add(&c->warnings, c->res->s.delete_warning);
+    }
     *ret_hold = th_steal(&o);
     return 0;
 }
@@ -110,7 +114,8 @@ static void set_finalizer(struct th_json *obj, const char *name, bool want)
     }
 }
 
-static void propagation_finalizers(struct th_json *obj, const struct th_delete_req *d)
+static void propagation_finalizers(const struct th_call *c, struct th_json *obj,
+                                   const struct th_delete_req *d)
 {
     const struct th_json *now = th_json_path(obj, "metadata.finalizers");
     bool orphan = list_has(now, "orphan");
@@ -121,6 +126,8 @@ static void propagation_finalizers(struct th_json *obj, const struct th_delete_r
     } else if (d->propagation && *d->propagation) {
         orphan = th_streq(d->propagation, "Orphan");
         foreground = th_streq(d->propagation, "Foreground");
+    } else if (!orphan && !foreground) {
+        orphan = c->res->s.orphans_by_default;
     }
     set_finalizer(obj, "orphan", orphan);
     set_finalizer(obj, "foregroundDeletion", foreground);
@@ -210,7 +217,7 @@ static int delete_once(struct th_call *c, struct th_obj *o, const struct th_dele
     TH_TRY(th_object_load(c->res, o, &obj, err));
     TH_TRY(check_preconditions(c, o, obj, d, err));
     TH_AUTO(th_json) struct th_json *before = th_json_dup(obj);
-    propagation_finalizers(obj, d);
+    propagation_finalizers(c, obj, d);
     int64_t grace = 0;
     if (c->res->s.grace) {
         grace = c->res->s.grace(&c->ctx, obj, d->grace_s);

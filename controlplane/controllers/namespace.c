@@ -69,7 +69,8 @@ static int empty_one(struct th_ctrl *c, const char *ns, const struct th_rl_item 
     struct th_json *found TH_AUTO(th_json) = NULL;
     TH_TRY(call(c, "GET", path, &found, err));
     if (!all_deleting(th_json_get(found, "items"))) {
-        TH_TRY(call(c, "DELETE", path, NULL, err));
+        th_autofree char *all = th_xasprintf("%s?propagationPolicy=Background", path);
+        TH_TRY(call(c, "DELETE", all, NULL, err));
         th_json_unref(th_steal(&found));
         TH_TRY(call(c, "GET", path, &found, err));
     }

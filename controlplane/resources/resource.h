@@ -93,6 +93,8 @@ struct th_strategy {
     bool has_generation;
     bool allow_create_on_update; /* PUT creates (Lease, ...) */
     bool need_rv_on_update;      /* AllowUnconditionalUpdate = false */
+    bool orphans_by_default;     /* a delete that names no policy leaves the dependents */
+    const char *delete_warning;  /* whoever deletes without a policy is told this, or NULL */
     bool no_status_reset;        /* status is written through the main endpoint too */
     /* A delete began or an object being deleted changed (deletionTimestamp is set). May adjust obj
      * (Namespace: phase Terminating); true: it stays although metadata.finalizers is empty. */

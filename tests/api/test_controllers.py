@@ -373,6 +373,22 @@ class Controllers(Scene, unittest.TestCase):
         self.assertIsNone(self.get(self.d + "/web"))
         self.wait("all gone", lambda: not self.names(self.rs) and not self.names(self.pods))
 
+    def test_replicationcontrollers_and_jobs_leave_their_pods_by_default(self):
+        core, batch = "/api/v1/namespaces/%s/" % self.ns, "/apis/batch/v1/namespaces/%s/" % self.ns
+        labels = {"app": "left"}
+        spec = {"containers": [{"name": "c", "image": "i"}]}
+        self.make(core + "replicationcontrollers", {"metadata": {"name": "rc"}, "spec": {
+            "replicas": 1, "selector": labels, "template": {"metadata": {"labels": labels}, "spec": spec}}})
+        self.make(batch + "jobs", {"metadata": {"name": "j"}, "spec": {"template": {"spec": dict(spec, restartPolicy="Never")}}})
+        self.wait("pods", lambda: len(self.items(self.pods)) == 2)
+        for path, warned in ((core + "replicationcontrollers/rc", False), (batch + "jobs/j", True)):
+            s, h, out = self.c.http("DELETE", path)
+            self.assertEqual((s, json.loads(out)["metadata"]["finalizers"]), (200, ["orphan"]))
+            self.assertEqual("child pods are preserved by default" in (h["Warning"] or ""), warned)
+            self.wait("gone", lambda p=path: self.get(p) is None)
+        pods = self.items(self.pods)
+        self.assertEqual([p["metadata"].get("ownerReferences") for p in pods], [None, None])
+
     def test_foreground_deletion_takes_the_dependents_before(self):
         self.make(self.d, deployment(replicas=2, tmpl=template(annotations={"play/stop": "hold"})))
         self.complete()
