@@ -73,7 +73,7 @@ int th_api_new(const struct th_api_opts *o, struct th_api **ret, struct th_err *
         r = th_audit_new(&ao, &a->audit, err);
     }
     if (r >= 0) {
-        r = th_client_new_local(a, NULL, NULL, "thimble-apiserver", &a->client, err);
+        r = th_client_new_local(a, NULL, NULL, "kube-apiserver", &a->client, err);
     }
     if (r < 0) {
         th_api_free(a);

@@ -432,7 +432,9 @@ static int start(const struct config *c, struct th_cluster *k, struct th_cp_iden
     char tenth[INET_ADDRSTRLEN];
     TH_TRY(cidr_address(c->service_cidr, 1, first, sizeof(first), err));
     TH_TRY(cidr_address(c->service_cidr, 10, tenth, sizeof(tenth), err));
-    p->dns_ip = th_xstrdup(c->dns_ip ? c->dns_ip : tenth);
+    /* A server alone has nobody who answers DNS, and no Service for it. */
+    bool alone = th_streq(c->controllers, "none");
+    p->dns_ip = th_xstrdup(c->dns_ip ? c->dns_ip : alone ? NULL : tenth);
     k->dns_ip = p->dns_ip;
     struct th_cp_names names = {.service_ip = first,
                                 .cluster_domain = c->cluster_domain,

@@ -42,6 +42,11 @@ func TestEnvtestStartsTheControlPlaneAndInstallsDefinitions(t *testing.T) {
 	c, err := client.New(cfg, client.Options{})
 	must(t, err)
 
+	// A server alone has the Service of the API and no other, as a kube-apiserver without a cluster.
+	services := &corev1.ServiceList{}
+	must(t, c.List(ctx(t), services))
+	check(t, len(services.Items) == 1 && services.Items[0].Name == "kubernetes", "%+v", services.Items)
+
 	// No ServiceAccount is there, and none is asked for.
 	p := pod("p")
 	p.Namespace = "default"
