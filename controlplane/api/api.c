@@ -701,6 +701,7 @@ static int serve_other(struct th_call *c, struct th_err *err)
 {
     c->verb = path_verb(c);
     struct th_attrs at = {.id = c->req->id, .verb = c->verb, .path = c->route.path};
+    show_flow(c, &at);
     if (c->api->audit) {
         th_audit_begin(c, &at);
     }

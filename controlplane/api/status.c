@@ -39,7 +39,9 @@ struct th_json *th_status_json(const struct th_err *err)
             if (err->causes[i].reason && *err->causes[i].reason) {
                 th_json_set_str(c, "reason", err->causes[i].reason);
             }
-            th_json_set_str(c, "message", err->causes[i].msg);
+            if (*err->causes[i].msg) {
+                th_json_set_str(c, "message", err->causes[i].msg);
+            }
             if (err->causes[i].field && *err->causes[i].field) {
                 th_json_set_str(c, "field", err->causes[i].field);
             }

@@ -279,6 +279,17 @@ class Resources(unittest.TestCase):
         self.assertEqual({e["name"]: e["imagePullPolicy"] for e in now["spec"]["ephemeralContainers"]},
                          {"e": "Always", "f": "Always"})
         resize = {"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "2"}}}]}}
+        status, s = self.c.api("PATCH", core + "/pods/p/resize", resize, headers=ct)
+        self.assertEqual((status, s["message"]), (403, 'pods "p" is forbidden: node "nowhere" not found'))
+        node = self.make("/api/v1/nodes", {"metadata": {"name": "nowhere"}, "status": {"allocatable": {
+            "cpu": "1500m", "memory": "1Gi"}}})
+        status, s = self.c.api("PATCH", core + "/pods/p/resize", resize, headers=ct)
+        self.assertEqual((status, s["message"], s["details"]["causes"]), (
+            403, 'pods "p" is forbidden: node didn\'t have enough allocatable resources: cpu, requested: 2000, '
+            'allocatable: 1500', [{"reason": "NodeCapacity"}]))
+        node["status"]["allocatable"]["cpu"] = "4"
+        self.assertEqual(self.c.api("PUT", "/api/v1/nodes/nowhere/status", node)[0], 200)
+        self.addCleanup(self.c.api, "DELETE", "/api/v1/nodes/nowhere")
         status, now = self.c.api("PATCH", core + "/pods/p/resize", resize, headers=ct)
         self.assertEqual((status, now["spec"]["containers"][0]["resources"]), (200, {"requests": {"cpu": "2"}}), now)
         resize["spec"]["containers"][0]["resources"]["requests"] = {"cpu": None}

@@ -30,6 +30,13 @@ class Api(unittest.TestCase):
         self.assertEqual((status, obj.get("reason"), obj["message"]), (code, reason, message))
         self.assertEqual((obj["kind"], obj["apiVersion"], obj["code"], obj["status"]), ("Status", "v1", code, "Failure"))
 
+    def test_answers_say_which_flow_they_belonged_to(self):
+        for path, schema in ((CM, "global-default"), ("/version", "global-default"), ("/readyz", "probes")):
+            status, h, _ = self.c.http("GET", path, user="u", groups=("system:authenticated", "system:monitoring"))
+            _, o = self.c.api("GET", "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/" + schema)
+            self.assertEqual(h["X-Kubernetes-PF-FlowSchema-UID"], o["metadata"]["uid"], path)
+            self.assertTrue(h["X-Kubernetes-PF-PriorityLevel-UID"], path)
+
     # ---- kubectl ----
 
     def test_kubectl_walks_through_the_life_of_a_configmap(self):

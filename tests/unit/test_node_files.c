@@ -109,7 +109,7 @@ static void a_volume_is_swapped_as_a_whole(void **state)
     th_buf_puts(&vol_files_add(&f, "a", 0644)->data, "1");
     th_buf_puts(&vol_files_add(&f, "sub/b", 0400)->data, "2");
     bool changed = false;
-    assert_true(vol_write(dir, &f, -1, -1, &changed, NULL) >= 0);
+    assert_true(vol_write(dir, &f, -1, &changed, NULL) >= 0);
     assert_true(changed);
     th_autofree char *a = slurp("a");
     th_autofree char *b = slurp("..data/sub/b");
@@ -119,12 +119,12 @@ static void a_volume_is_swapped_as_a_whole(void **state)
     th_autofree char *bp = th_path_join(dir, "sub/b");
     assert_int_equal(stat(bp, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0400);
-    assert_true(vol_write(dir, &f, -1, -1, &changed, NULL) >= 0);
+    assert_true(vol_write(dir, &f, -1, &changed, NULL) >= 0);
     assert_false(changed);
     vol_files_done(&f);
 
     th_buf_puts(&vol_files_add(&f, "a", 0644)->data, "new");
-    assert_true(vol_write(dir, &f, -1, -1, &changed, NULL) >= 0);
+    assert_true(vol_write(dir, &f, -1, &changed, NULL) >= 0);
     assert_true(changed);
     th_autofree char *a2 = slurp("a");
     assert_string_equal(a2, "new");
@@ -141,8 +141,76 @@ static void a_volume_cannot_write_outside_itself(void **state)
     th_buf_puts(&vol_files_add(&f, "../x", 0644)->data, "1");
     bool changed = false;
     TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
-    assert_int_equal(vol_write(dir, &f, -1, -1, &changed, &err), -TH_R_INVALID);
+    assert_int_equal(vol_write(dir, &f, -1, &changed, &err), -TH_R_INVALID);
     vol_files_done(&f);
+}
+
+/* A token that is still good is kept without asking anybody, so that no API server is needed here. */
+static void put_token(void)
+{
+    long long now = (long long)(th_now_ms() / 1000);
+    th_autofree char *claims = th_xasprintf("{\"iat\":%lld,\"exp\":%lld}", now, now + 3600);
+    struct vol_files f = {0};
+    struct vol_file *v = vol_files_add(&f, "token", 0644);
+    th_buf_puts(&v->data, "e30.");
+    th_b64url_encode(claims, strlen(claims), &v->data);
+    th_buf_puts(&v->data, ".x");
+    bool changed = false;
+    assert_true(vol_write(dir, &f, -1, &changed, NULL) >= 0);
+    vol_files_done(&f);
+}
+
+static void a_token_is_its_users_alone(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *spec;
+        mode_t mode;
+        int64_t uid;
+    } cases[] = {
+        {"{'containers':[{}]}", 0640, -1},
+        {"{'containers':[{'securityContext':{'runAsUser':7}},{}]}", 0640, -1},
+        {"{'securityContext':{'runAsUser':7},'containers':[{},{'securityContext':{'runAsUser':8}}]}", 0640, -1},
+        {"{'securityContext':{'runAsUser':7},'initContainers':[{}],'containers':[{}]}", 0600, 7},
+        {"{'securityContext':{'runAsUser':7},'containers':[{'securityContext':{'runAsUser':0}}]}", 0600, 0},
+        {"{'securityContext':{'fsGroup':9},'containers':[{}]}", 0600, -1},
+        {"{'securityContext':{'runAsUser':7},'containers':[{}],'ephemeralContainers':[{"
+         "'securityContext':{'runAsUser':8}}]}", 0640, -1},
+    };
+    put_token();
+    TH_AUTO(th_json) struct th_json *vol = th_json_build(
+        "{'name':'t','projected':{'defaultMode':%d,'sources':[{'serviceAccountToken':{'path':'token'}}]}}",
+        (int64_t)0640);
+    for (size_t i = 0; i < TH_ARRAY_LEN(cases); i++) {
+        TH_AUTO(th_json) struct th_json *spec = th_json_build(cases[i].spec);
+        TH_AUTO(th_json) struct th_json *obj = th_json_build("{'spec':%o}", th_json_dup(spec));
+        struct pod p = {.obj = obj};
+        struct vol_files f = {0};
+        int64_t refresh_ms = INT64_MAX;
+        assert_true(vol_collect(&p, vol, dir, &f, &refresh_ms, NULL) >= 0);
+        assert_int_equal(f.n, 1);
+        assert_int_equal(f.v[0].mode, cases[i].mode);
+        assert_int_equal(f.v[0].uid, cases[i].uid);
+        vol_files_done(&f);
+    }
+}
+
+static void a_file_is_its_users(void **state)
+{
+    (void)state;
+    int64_t user = geteuid() == 0 ? 1234 : (int64_t)geteuid(); /* to whom one may give a file */
+    struct vol_files f = {0};
+    struct vol_file *v = vol_files_add(&f, "own", 0600);
+    v->uid = user;
+    th_buf_puts(&v->data, "1");
+    bool changed = false;
+    assert_true(vol_write(dir, &f, -1, &changed, NULL) >= 0);
+    vol_files_done(&f);
+    th_autofree char *path = th_path_join(dir, "own");
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_uid, user);
+    assert_int_equal(st.st_mode & 0777, 0600);
 }
 
 static void addresses_are_kept_and_given_once(void **state)
@@ -224,6 +292,8 @@ int main(void)
         IN_DIR(logs_can_be_cut_by_time_bytes_and_stream),
         IN_DIR(a_volume_is_swapped_as_a_whole),
         IN_DIR(a_volume_cannot_write_outside_itself),
+        IN_DIR(a_token_is_its_users_alone),
+        IN_DIR(a_file_is_its_users),
         IN_DIR(addresses_are_kept_and_given_once),
         cmocka_unit_test(websocket_messages_come_whole_and_pings_are_answered),
     };

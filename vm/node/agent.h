@@ -433,6 +433,7 @@ struct vol_file {
     char *path; /* relative */
     struct th_buf data;
     mode_t mode;
+    int64_t uid; /* whose it is; -1: the agent's */
 };
 struct vol_files {
     struct vol_file *v;
@@ -442,7 +443,7 @@ void vol_files_done(struct vol_files *f);
 struct vol_file *vol_files_add(struct vol_files *f, const char *path, mode_t mode);
 /* Makes dir hold exactly these files, by swapping the ..data link. gid -1: no fsGroup. true in
  * *ret_changed when something was swapped. */
-int vol_write(const char *dir, const struct vol_files *f, int64_t uid, int64_t gid, bool *ret_changed,
+int vol_write(const char *dir, const struct vol_files *f, int64_t gid, bool *ret_changed,
               struct th_err *err);
 /* Gathers the files of a configMap, secret, downwardAPI or projected volume. *ret_refresh_ms is
  * lowered to when it should be done again. */

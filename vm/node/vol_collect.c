@@ -96,6 +96,25 @@ static int add_downward(struct pod *p, const struct th_json *items, mode_t mode,
     return 0;
 }
 
+/* The user that every container of the pod runs as by its spec, or -1: some say none, or another. */
+static int64_t user_of_all(const struct pod *p)
+{
+    static const char *const lists[] = {"spec.initContainers", "spec.containers",
+                                        "spec.ephemeralContainers"};
+    int64_t of_pod = th_json_path_int(p->obj, "spec.securityContext.runAsUser", -1), all = -1;
+    for (size_t l = 0; l < TH_ARRAY_LEN(lists); l++) {
+        const struct th_json *list = th_json_path(p->obj, lists[l]);
+        for (size_t i = 0; i < th_json_len(list); i++) {
+            int64_t user = th_json_path_int(th_json_at(list, i), "securityContext.runAsUser", of_pod);
+            if (user < 0 || (all >= 0 && all != user)) {
+                return -1;
+            }
+            all = user;
+        }
+    }
+    return all;
+}
+
 /* When the token on disk is to be replaced (wall ms), from its own exp and iat; 0: at once. */
 static int64_t token_refresh_at(const char *token)
 {
@@ -122,7 +141,11 @@ static int add_token(struct pod *p, const struct th_json *src, const char *dir, 
 {
     const char *path = th_json_path_str(src, "path");
     th_autofree char *have = th_path_joinf(dir, "..data/%s", path ? path : "token");
-    struct vol_file *v = vol_files_add(f, path ? path : "token", mode);
+    /* nobody else reads it: the group of the volume, when it has one, is let in by whoever writes */
+    int64_t user = user_of_all(p);
+    bool closed = user >= 0 || th_json_path(p->obj, "spec.securityContext.fsGroup");
+    struct vol_file *v = vol_files_add(f, path ? path : "token", closed ? 0600 : mode);
+    v->uid = user;
     int64_t now = th_now_ms();
     if (th_io_read_file(have, 64 << 10, &v->data, NULL) >= 0 && v->data.n > 0) {
         int64_t at = token_refresh_at(th_buf_cstr(&v->data));
@@ -178,7 +201,6 @@ static int add_projected(struct pod *p, const struct th_json *proj, const char *
         struct th_json *s = th_json_at(sources, i), *one;
         const char *name;
         if ((one = th_json_get(s, "serviceAccountToken"))) {
-            /* a running user other than root could not read 0600: upstream widens likewise */
             TH_TRY(add_token(p, one, dir, mode, f, ret_refresh_ms, err));
         } else if ((one = th_json_get(s, "configMap")) || (one = th_json_get(s, "secret"))) {
             struct item_opts o = item_opts(one, mode);

@@ -32,11 +32,12 @@ struct vol_file *vol_files_add(struct vol_files *f, const char *path, mode_t mod
         if (th_streq(f->v[i].path, path)) {
             th_buf_clear(&f->v[i].data);
             f->v[i].mode = mode;
+            f->v[i].uid = -1;
             return &f->v[i];
         }
     }
     f->v = th_xgrow(f->v, &f->cap, f->n + 1, sizeof(*f->v));
-    f->v[f->n] = (struct vol_file){.path = th_xstrdup(path), .mode = mode};
+    f->v[f->n] = (struct vol_file){.path = th_xstrdup(path), .mode = mode, .uid = -1};
     return &f->v[f->n++];
 }
 
@@ -63,7 +64,7 @@ static void top_names(const struct vol_files *f, struct th_strv *ret)
     }
 }
 
-static int write_generation(const char *gen, const struct vol_files *f, int64_t uid, int64_t gid,
+static int write_generation(const char *gen, const struct vol_files *f, int64_t gid,
                             struct th_err *err)
 {
     TH_TRY(th_io_mkdir_p(gen, 0755, err));
@@ -78,7 +79,7 @@ static int write_generation(const char *gen, const struct vol_files *f, int64_t 
         TH_TRY(th_io_mkdir_p(path, 0755, err));
         *slash = '/';
         TH_TRY(th_io_write_file(path, v->data.p, v->data.n, 0600, err));
-        if (chown(path, uid >= 0 ? (uid_t)uid : (uid_t)-1, gid >= 0 ? (gid_t)gid : (gid_t)-1) < 0 ||
+        if (chown(path, v->uid >= 0 ? (uid_t)v->uid : (uid_t)-1, gid >= 0 ? (gid_t)gid : (gid_t)-1) < 0 ||
             chmod(path, v->mode) < 0) {
             return th_fail_errno(err, errno, TH_R_IO, "%s", path);
         }
@@ -109,7 +110,7 @@ static void drop_stale(const char *dir, const char *keep_gen, const struct th_st
     }
 }
 
-int vol_write(const char *dir, const struct vol_files *f, int64_t uid, int64_t gid, bool *ret_changed,
+int vol_write(const char *dir, const struct vol_files *f, int64_t gid, bool *ret_changed,
               struct th_err *err)
 {
     *ret_changed = false;
@@ -141,7 +142,7 @@ int vol_write(const char *dir, const struct vol_files *f, int64_t uid, int64_t g
     }
     th_autofree char *gen = th_xasprintf("..%s.%09llu", when, (unsigned long long)th_rand_below(1000000000));
     th_autofree char *gen_path = th_path_join(dir, gen);
-    int r = write_generation(gen_path, f, uid, gid, err);
+    int r = write_generation(gen_path, f, gid, err);
     if (r < 0) {
         (void)th_io_rm_rf(gen_path, NULL);
         return r;

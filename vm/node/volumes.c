@@ -189,7 +189,7 @@ static int setup_files(struct pod *p, const struct th_json *vol, const char *dir
             f.v[i].mode |= 0440;
         }
         bool changed = false;
-        r = vol_write(dir, &f, -1, gid, &changed, err);
+        r = vol_write(dir, &f, gid, &changed, err);
     }
     vol_files_done(&f);
     int64_t at = th_mono_ms() + refresh;
