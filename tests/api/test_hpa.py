@@ -146,6 +146,8 @@ class Autoscaling(Scene, unittest.TestCase):
         self.c.kubectl("autoscale", "deployment", "web", "--cpu=25%", "--min=1", "--max=6")
         self.addCleanup(self.c.api, "DELETE", HPAS + "/web")
         self.wait("scaled", lambda: self.replicas("web") == 4, 60)  # 8 are wanted: twice as many at most
+        # The status comes after the scale, and an earlier one may be there.
+        self.wait("told", lambda: self.get(HPAS + "/web").get("status", {}).get("desiredReplicas") == 4)
         self.assertEqual(self.cond("web", "AbleToScale"), (
             "True", "SucceededRescale", "the HPA controller was able to update the target scale to 4"))
         self.assertEqual(self.cond("web", "ScalingActive"), (
@@ -176,9 +178,9 @@ class Autoscaling(Scene, unittest.TestCase):
                 "type": "AverageValue", "averageValue": "500m"}}},
             {"type": "Resource", "resource": {"name": "memory", "target": {"type": "AverageValue", "averageValue": "96Mi"}}}])
         self.wait("128Mi of 96Mi: three", lambda: self.replicas("two") == 3, 60)
-        st = self.wait("told", lambda: self.get(HPAS + "/two").get("status"))
-        kinds = [m["type"] for m in st["currentMetrics"]]
-        self.assertEqual(kinds, ["ContainerResource", "Resource"])
+        # A pod that is new has no metrics for a moment, and then the status has none either.
+        self.wait("told", lambda: [m["type"] for m in self.get(HPAS + "/two").get("status", {}).get("currentMetrics") or ()] ==
+                  ["ContainerResource", "Resource"])
 
     def test_why_nothing_can_be_calculated(self):
         self.hpa("bare", self.cpu(50))

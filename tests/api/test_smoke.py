@@ -141,6 +141,10 @@ class Api(unittest.TestCase):
         self.assertGreater(newlines(path + "x", "curl/8.0"), 5) # errors too
 
     def test_dry_run_changes_nothing(self):
+        copy = dict(cm("copied", {"a": "b"}))
+        copy["metadata"]["resourceVersion"] = "1" # of what it was copied from; a real create refuses it
+        self.assertEqual(self.c.api("POST", CM + "?dryRun=All", copy)[0], 201)
+        self.assertEqual(self.c.api("POST", CM, copy)[0], 500)
         s, o = self.c.api("POST", CM + "?dryRun=All", cm("dry"))
         self.assertEqual(s, 201)
         self.assertEqual(self.c.api("GET", CM + "/dry")[0], 404)
