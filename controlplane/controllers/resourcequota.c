@@ -13,6 +13,7 @@
 
 #define GVR_QUOTAS ((struct th_gvr){"", "v1", "resourcequotas"})
 #define GVR_CLAIMS ((struct th_gvr){"", "v1", "persistentvolumeclaims"})
+#define GVR_DEVICES ((struct th_gvr){"resource.k8s.io", "v1", "resourceclaims"})
 #define RESYNC_MS 300000
 #define SECOND_LOOK_MS 1000
 
@@ -34,8 +35,10 @@ static void on_any(struct th_ctrl *c, const struct th_rl_item *r, const struct t
 {
     const char *ns = th_json_path_str(now ? now : old, "metadata.namespace");
     bool ended = old && now && !*r->group && th_streq(r->plural, "pods") &&
-                 !th_streq(th_json_path_str(old, "status.phase"),
-                           th_json_path_str(now, "status.phase"));
+                 (!th_streq(th_json_path_str(old, "status.phase"),
+                            th_json_path_str(now, "status.phase")) ||
+                  th_json_path_int(old, "metadata.generation", 0) !=
+                      th_json_path_int(now, "metadata.generation", 0)); /* resized, or given a deadline */
     bool changed = old && now && !*r->group &&
                    (th_streq(r->plural, "services") ||
                     th_streq(r->plural, "persistentvolumeclaims"));
@@ -46,16 +49,16 @@ static void on_any(struct th_ctrl *c, const struct th_rl_item *r, const struct t
 
 struct sum {
     const struct th_json *quota;
-    const char *plural;
+    struct th_gvr gvr;
     struct th_amounts *used;
 };
 
 static bool add_usage(void *arg, struct th_json *obj)
 {
     struct sum *s = arg;
-    if (th_quota_covers(s->quota, "", s->plural, obj)) {
+    if (th_quota_covers(s->quota, s->gvr.group, s->gvr.plural, obj)) {
         struct th_amounts one TH_CLEANUP(th_amounts_done) = {NULL, 0};
-        th_quota_usage("", s->plural, obj, &one);
+        th_quota_usage(s->gvr.group, s->gvr.plural, obj, &one);
         th_amounts_add(s->used, &one, 1);
     }
     return true;
@@ -73,14 +76,11 @@ static int64_t count_of(struct th_ctrl *c, const char *ns, const char *name)
 
 static struct th_json *used_of(struct th_ctrl *c, const struct th_json *quota)
 {
-    static const struct {
-        const char *plural;
-    } whole[] = {{"pods"}, {"services"}, {"persistentvolumeclaims"}};
     const char *ns = th_json_path_str(quota, "metadata.namespace");
-    const struct th_gvr gvrs[] = {TH_GVR_PODS, TH_GVR_SERVICES, GVR_CLAIMS};
+    const struct th_gvr gvrs[] = {TH_GVR_PODS, TH_GVR_SERVICES, GVR_CLAIMS, GVR_DEVICES};
     struct th_amounts sum TH_CLEANUP(th_amounts_done) = {NULL, 0};
     for (size_t i = 0; i < TH_ARRAY_LEN(gvrs); i++) {
-        struct sum s = {quota, whole[i].plural, &sum};
+        struct sum s = {quota, gvrs[i], &sum};
         th_informer_each(th_ctrl_informer(c, gvrs[i]), ns, add_usage, &s);
     }
     struct th_json *used = th_json_object();
@@ -125,6 +125,7 @@ static const struct th_ctrl_watch watches[] = {
     {.gvr = {"", "v1", "pods"}},
     {.gvr = {"", "v1", "services"}},
     {.gvr = {"", "v1", "persistentvolumeclaims"}},
+    {.gvr = {"resource.k8s.io", "v1", "resourceclaims"}},
     {.gvr = {NULL, NULL, NULL}},
 };
 const struct th_controller th_ctrl_resourcequota = {

@@ -2,7 +2,11 @@
  * Usage of quotas; see quota.h. Rules as k8s.io/kubernetes pkg/quota/v1/evaluator/core: a pod that
  * has ended (or is past its grace period) uses nothing but its count as an object; requests count
  * under their bare name too; the scopes BestEffort, NotBestEffort, Terminating, NotTerminating,
- * PriorityClass and CrossNamespacePodAffinity choose among pods.
+ * PriorityClass and CrossNamespacePodAffinity choose among pods, VolumeAttributesClass among volume
+ * claims. A device claim uses the most devices of each class that it could get.
+ *
+ * Unlike upstream the amounts of a pod that is being resized are those it asks for now, and devices
+ * that extended resources stand for (requests.deviceclass.resource.kubernetes.io/CLASS) are not counted.
  */
 #include "controlplane/schema/quota.h"
 #include "base/buf.h"
@@ -96,8 +100,15 @@ static void claim_usage(const struct th_json *claim, struct th_amounts *ret)
 {
     const char *text =
         th_json_str(th_json_get(th_json_path(claim, "spec.resources.requests"), "storage"));
-    const char *class = th_json_path_str(claim, "spec.storageClassName");
+    const char *note = th_json_str(th_json_get(th_json_path(claim, "metadata.annotations"),
+                                               "volume.beta.kubernetes.io/storage-class"));
+    const char *class = note ? note : th_json_path_str(claim, "spec.storageClassName");
+    const char *given = th_json_path_str(claim, "status.allocatedResources.storage");
     int64_t bytes = th_quota_amount("requests.storage", text);
+    int64_t given_bytes = th_quota_amount("requests.storage", given);
+    if (text && given_bytes > bytes) { /* a growth that failed was taken back */
+        bytes = given_bytes;
+    }
     add(ret, "persistentvolumeclaims", 1);
     add(ret, "requests.storage", bytes);
     if (class && *class) {
@@ -110,6 +121,40 @@ static void claim_usage(const struct th_json *claim, struct th_amounts *ret)
     }
 }
 
+/* ---- Device claims ---- */
+
+#define DEVICES_OF_ALL 32 /* allocationMode All: as many as one claim may get at most */
+
+static void add_devices(struct th_amounts *a, const struct th_json *request, bool max)
+{
+    const char *class = th_json_path_str(request, "deviceClassName");
+    const char *mode = th_json_path_str(request, "allocationMode");
+    int64_t n = !mode || th_streq(mode, "ExactCount") ? th_json_path_int(request, "count", 1)
+                : th_streq(mode, "All")               ? DEVICES_OF_ALL
+                                                      : 0;
+    th_autofree char *name =
+        th_xasprintf("%s.deviceclass.resource.k8s.io/devices", class ? class : "");
+    int64_t had = max ? th_amounts_get(a, name) : 0;
+    add(a, name, n > had ? n - had : 0);
+}
+
+static void device_usage(const struct th_json *claim, struct th_amounts *ret)
+{
+    const struct th_json *list = th_json_path(claim, "spec.devices.requests");
+    for (size_t i = 0; i < th_json_len(list); i++) {
+        const struct th_json *r = th_json_at(list, i);
+        const struct th_json *any = th_json_get(r, "firstAvailable");
+        struct th_amounts worst TH_CLEANUP(th_amounts_done) = {NULL, 0};
+        for (size_t k = 0; k < th_json_len(any); k++) {
+            add_devices(&worst, th_json_at(any, k), true);
+        }
+        if (th_json_len(any) == 0 && th_json_get(r, "exactly")) {
+            add_devices(&worst, th_json_get(r, "exactly"), false);
+        }
+        th_amounts_add(ret, &worst, 1);
+    }
+}
+
 void th_quota_usage(const char *group, const char *plural, const struct th_json *obj,
                     struct th_amounts *ret)
 {
@@ -118,6 +163,9 @@ void th_quota_usage(const char *group, const char *plural, const struct th_json 
     *ret = (struct th_amounts){NULL, 0};
     th_autofree char *count = th_xasprintf("count/%s%s%s", plural, *group ? "." : "", group);
     add(ret, count, 1);
+    if (th_streq(group, "resource.k8s.io") && th_streq(plural, "resourceclaims")) {
+        device_usage(obj, ret);
+    }
     if (*group) {
         return;
     }
@@ -168,8 +216,43 @@ static bool looks_across(const struct th_json *pod)
     return false;
 }
 
-static bool in_scope(const char *scope, const char *op, const struct th_json *values,
-                     const struct th_json *pod)
+/* Whether one of the names (or that there is none) is what a selector of this operator asks for. */
+static bool selects(const char *op, const struct th_json *values, const struct th_strv *names)
+{
+    if (names->n == 0) {
+        return th_streq(op, "NotIn") || th_streq(op, "DoesNotExist");
+    }
+    bool found = th_streq(op, "Exists");
+    for (size_t i = 0; i < names->n && !found; i++) {
+        bool listed = false;
+        for (size_t k = 0; k < th_json_len(values); k++) {
+            listed = listed || th_streq(th_json_str(th_json_at(values, k)), names->v[i]);
+        }
+        found = (th_streq(op, "In") && listed) || (th_streq(op, "NotIn") && !listed);
+    }
+    return found;
+}
+
+static void add_name(struct th_strv *names, const struct th_json *obj, const char *path)
+{
+    const char *name = th_json_path_str(obj, path);
+    if (name && *name) {
+        th_strv_add(names, name);
+    }
+}
+
+static bool claim_in_scope(const char *scope, const char *op, const struct th_json *values,
+                           const struct th_json *claim)
+{
+    th_autostrv struct th_strv classes = TH_STRV_INIT;
+    add_name(&classes, claim, "spec.volumeAttributesClassName");
+    add_name(&classes, claim, "status.currentVolumeAttributesClassName");
+    add_name(&classes, claim, "status.modifyVolumeStatus.targetVolumeAttributesClassName");
+    return th_streq(scope, "VolumeAttributesClass") && selects(op, values, &classes);
+}
+
+static bool pod_in_scope(const char *scope, const char *op, const struct th_json *values,
+                         const struct th_json *pod)
 {
     bool terminating = th_json_path(pod, "spec.activeDeadlineSeconds") != NULL;
     if (th_streq(scope, "Terminating") || th_streq(scope, "NotTerminating")) {
@@ -181,18 +264,9 @@ static bool in_scope(const char *scope, const char *op, const struct th_json *va
     if (th_streq(scope, "CrossNamespacePodAffinity")) {
         return looks_across(pod);
     }
-    if (!th_streq(scope, "PriorityClass")) {
-        return false;
-    }
-    const char *class = th_json_path_str(pod, "spec.priorityClassName");
-    bool has = class && *class, listed = false;
-    for (size_t i = 0; has && i < th_json_len(values); i++) {
-        listed = listed || th_streq(th_json_str(th_json_at(values, i)), class);
-    }
-    return th_streq(op, "In")             ? listed
-           : th_streq(op, "NotIn")        ? !listed
-           : th_streq(op, "DoesNotExist") ? !has
-                                          : has;
+    th_autostrv struct th_strv classes = TH_STRV_INIT;
+    add_name(&classes, pod, "spec.priorityClassName");
+    return th_streq(scope, "PriorityClass") && selects(op, values, &classes);
 }
 
 bool th_quota_covers(const struct th_json *quota, const char *group, const char *plural,
@@ -203,9 +277,12 @@ bool th_quota_covers(const struct th_json *quota, const char *group, const char 
     if (th_json_len(scopes) == 0 && th_json_len(more) == 0) {
         return true;
     }
-    if (*group || !th_streq(plural, "pods")) {
+    bool pod = th_streq(plural, "pods");
+    if (*group || (!pod && !th_streq(plural, "persistentvolumeclaims"))) {
         return false;
     }
+    bool (*in_scope)(const char *, const char *, const struct th_json *, const struct th_json *) =
+        pod ? pod_in_scope : claim_in_scope;
     for (size_t i = 0; i < th_json_len(scopes); i++) {
         if (!in_scope(th_json_str(th_json_at(scopes, i)), "Exists", NULL, obj)) {
             return false;

@@ -139,6 +139,9 @@ class Autoscaling(Scene, unittest.TestCase):
         self.assertEqual((rows[0].split(), len(rows)), (["POD", "NAME", "CPU(cores)", "MEMORY(bytes)"], 5))
         self.assertEqual(self.get("/apis/apiregistration.k8s.io/v1/apiservices/v1beta1.metrics.k8s.io")["spec"], {
             "group": "metrics.k8s.io", "version": "v1beta1", "groupPriorityMinimum": 100, "versionPriority": 100})
+        self.wait("view gathers the role for metrics", lambda: any(
+            r.get("apiGroups") == ["metrics.k8s.io"] and r["verbs"] == ["get", "list", "watch"]
+            for r in self.get("/apis/rbac.authorization.k8s.io/v1/clusterroles/view")["rules"] or []))
         s, o = self.c.api("GET", METRICS + "/pods", user="joe")
         self.assertEqual(s, 403)
 

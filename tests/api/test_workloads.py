@@ -340,6 +340,10 @@ class Workloads(Scene, unittest.TestCase):
         s, o = self.c.api("POST", self.pods, {"metadata": {"name": "b"}, "spec": SPEC})
         self.assertEqual((s, o["message"]), (403, 'pods "b" is forbidden: failed quota: q: must specify limits.memory for: c; requests.cpu for: c'))
         self.must(pod("b", "700m"))
+        more = {"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "400m"}}}]}}
+        s, o = self.c.api("PATCH", self.pods + "/a/resize", more, headers={"Content-Type": "application/strategic-merge-patch+json"})
+        self.assertEqual((s, o["message"]), (403, 'pods "a" is forbidden: exceeded quota: q, requested: requests.cpu=100m, '
+                                                  'used: requests.cpu=1, limited: requests.cpu=1'))
         s, o = pod("c", "0", "1")
         self.assertEqual(o["message"], 'pods "c" is forbidden: exceeded quota: q, requested: pods=1, used: pods=2, limited: pods=2')
         self.drop(self.pods + "/b", gracePeriodSeconds=0)
@@ -349,6 +353,37 @@ class Workloads(Scene, unittest.TestCase):
         self.assertEqual(o["message"], 'configmaps "two" is forbidden: exceeded quota: q, requested: configmaps=1, used: configmaps=2, limited: configmaps=2')
         self.make("/apis/apps/v1/namespaces/%s/deployments" % self.ns, workload("Deployment", "apps/v1", replicas=0))
         self.assertEqual(used()["count/deployments.apps"], "1")
+
+    def test_a_quota_counts_devices_and_classes_of_volumes(self):
+        core = "/api/v1/namespaces/%s/" % self.ns
+        quotas, claims = core + "resourcequotas", "/apis/resource.k8s.io/v1/namespaces/%s/resourceclaims" % self.ns
+        gpus = "gpu.deviceclass.resource.k8s.io/devices"
+        self.make(quotas, {"metadata": {"name": "d"}, "spec": {"hard": {gpus: "3", "count/resourceclaims.resource.k8s.io": "2"}}})
+        self.make(quotas, {"metadata": {"name": "v"}, "spec": {"hard": {"persistentvolumeclaims": "1"}, "scopeSelector": {
+            "matchExpressions": [{"scopeName": "VolumeAttributesClass", "operator": "In", "values": ["gold"]}]}}})
+        used = lambda name: (self.get(quotas + "/" + name).get("status") or {}).get("used")
+        self.wait("used", lambda: used("d") == {gpus: "0", "count/resourceclaims.resource.k8s.io": "0"} and
+                  used("v") == {"persistentvolumeclaims": "0"})
+
+        def claim(name, **exactly):
+            return self.c.api("POST", claims, {"metadata": {"name": name}, "spec": {"devices": {"requests": [
+                {"name": "r", "exactly": dict(exactly, deviceClassName="gpu")}]}}})
+        self.must(claim("one", count=2))
+        self.assertEqual(used("d"), {gpus: "2", "count/resourceclaims.resource.k8s.io": "1"})
+        s, o = claim("two", allocationMode="All")
+        self.assertEqual((s, o["message"]), (403, 'resourceclaims.resource.k8s.io "two" is forbidden: exceeded quota: d, requested: %s=32, '
+                                                  'used: %s=2, limited: %s=3' % (gpus, gpus, gpus)))
+        self.drop(claims + "/one")
+        self.wait("given back", lambda: used("d") == {gpus: "0", "count/resourceclaims.resource.k8s.io": "0"})
+
+        def volume(name, cls):
+            return self.c.api("POST", core + "persistentvolumeclaims", {"metadata": {"name": name}, "spec": {
+                "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1"}}, "volumeAttributesClassName": cls}})
+        self.must(volume("a", "gold"))
+        self.must(volume("b", "silver"))
+        s, o = volume("c", "gold")
+        self.assertEqual((s, o["message"]), (403, 'persistentvolumeclaims "c" is forbidden: exceeded quota: v, requested: '
+                                                  'persistentvolumeclaims=1, used: persistentvolumeclaims=1, limited: persistentvolumeclaims=1'))
 
 
 if __name__ == "__main__":

@@ -34,32 +34,48 @@ static char *map_text(const struct th_strv *names, const struct th_json *quota, 
     return th_xstrdup(th_buf_cstr(&b));
 }
 
+/* Whether the pod says for itself as a whole how much it wants of something: then nothing is asked of its
+ * containers. */
+static bool says_as_a_whole(const struct th_json *pod)
+{
+    static const char *const sides[] = {"spec.resources.requests", "spec.resources.limits"};
+    bool says = false;
+    for (size_t s = 0; s < TH_ARRAY_LEN(sides); s++) {
+        struct th_json_iter it = TH_JSON_ITER(th_json_path(pod, sides[s]));
+        while (th_json_next(&it)) {
+            says = says || th_streq(it.name, "cpu") || th_streq(it.name, "memory") ||
+                   th_startswith(it.name, "hugepages-");
+        }
+    }
+    return says;
+}
+
 /* "limits.cpu for: a,b; requests.memory for: a" of what containers do not say though the quota
  * limits it; NULL when all is said. */
 static char *missing(const struct th_json *quota, const struct th_json *pod)
 {
     static const char *const names[] = {"cpu",          "limits.cpu",   "limits.memory",
                                         "memory",       "requests.cpu", "requests.memory"};
+    static const char *const lists[] = {"spec.containers", "spec.initContainers"};
     struct th_buf b TH_CLEANUP(th_buf_done) = TH_BUF_INIT;
     const struct th_json *hard = th_json_path(quota, "spec.hard");
-    const struct th_json *list = th_json_path(pod, "spec.containers");
-    for (size_t i = 0; i < TH_ARRAY_LEN(names); i++) {
-        const char *dot = strchr(names[i], '.');
-        bool limit = th_startswith(names[i], "limits.");
-        struct th_buf who TH_CLEANUP(th_buf_done) = TH_BUF_INIT;
-        const struct th_json *whole = th_json_get(th_json_path(pod, "spec.resources"),
-                                                  limit ? "limits" : "requests");
-        for (size_t k = 0; th_json_has(hard, names[i]) && k < th_json_len(list); k++) {
-            const struct th_json *r = th_json_get(th_json_get(th_json_at(list, k), "resources"),
-                                                  limit ? "limits" : "requests");
-            const char *resource = dot ? dot + 1 : names[i];
-            if (!th_json_has(r, resource) && !th_json_has(whole, resource)) {
-                th_buf_printf(&who, "%s%s", who.n ? "," : "",
-                              th_json_path_str(th_json_at(list, k), "name"));
+    for (size_t i = 0; i < TH_ARRAY_LEN(names) && !says_as_a_whole(pod); i++) {
+        const char *dot = strchr(names[i], '.'), *resource = dot ? dot + 1 : names[i];
+        const char *side = th_startswith(names[i], "limits.") ? "limits" : "requests";
+        th_autostrv struct th_strv who = TH_STRV_INIT;
+        for (size_t l = 0; th_json_has(hard, names[i]) && l < TH_ARRAY_LEN(lists); l++) {
+            const struct th_json *list = th_json_path(pod, lists[l]);
+            for (size_t k = 0; k < th_json_len(list); k++) {
+                const struct th_json *ctr = th_json_at(list, k);
+                if (!th_json_has(th_json_get(th_json_get(ctr, "resources"), side), resource)) {
+                    th_strv_add(&who, th_json_path_str(ctr, "name"));
+                }
             }
         }
+        th_strv_sort(&who);
         if (who.n) {
-            th_buf_printf(&b, "%s%s for: %s", b.n ? "; " : "", names[i], th_buf_cstr(&who));
+            th_autofree char *list = th_strv_join(&who, ",");
+            th_buf_printf(&b, "%s%s for: %s", b.n ? "; " : "", names[i], list);
         }
     }
     return b.n ? th_xstrdup(th_buf_cstr(&b)) : NULL;
@@ -92,7 +108,7 @@ static int take(const struct claim *x, struct th_json *quota, struct th_err *err
     const char *quota_name = th_json_path_str(quota, "metadata.name");
     bool pod = !*x->c->res->group && th_streq(x->c->res->plural, "pods");
     th_autofree char *unsaid =
-        pod && !x->old && th_quota_covers(quota, "", "pods", x->obj) ? missing(quota, x->obj) : NULL;
+        pod && (!x->old || x->c->ctx.subresource) && th_quota_covers(quota, "", "pods", x->obj) ? missing(quota, x->obj) : NULL;
     if (unsaid) {
         return th_fail_forbidden(err, x->c->res, name, "failed quota: %s: must specify %s",
                                  quota_name, unsaid);
@@ -152,11 +168,21 @@ static int charge(const struct claim *x, const char *name, struct th_err *err)
     return th_fail(err, TH_R_CONFLICT, "quota %s is being changed by others", name);
 }
 
+/* Parts of objects that change what they use: a pod's amounts, a claim's size and class. */
+static bool counts(const struct th_call *c)
+{
+    const char *sub = c->ctx.subresource;
+    return !sub || !*sub ||
+           (!*c->res->group && ((th_streq(c->res->plural, "pods") && th_streq(sub, "resize")) ||
+                                (th_streq(c->res->plural, "persistentvolumeclaims") &&
+                                 th_streq(sub, "status"))));
+}
+
 static int validate(struct th_call *c, const struct th_json *obj, const struct th_json *old,
                     struct th_err *err)
 {
     bool quota = !*c->res->group && th_streq(c->res->plural, "resourcequotas");
-    if (!c->res->namespaced || !c->route.ns || c->ctx.subresource || (quota && old)) {
+    if (!c->res->namespaced || !c->route.ns || !counts(c) || (quota && old)) {
         return 0;
     }
     th_autofree char *prefix = th_xasprintf("core/resourcequotas/%s/", c->route.ns);

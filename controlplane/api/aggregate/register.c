@@ -1,7 +1,7 @@
 /*
  * The local APIServices: one for every group and version that this server answers itself, so that
- * clients find all of them in one list, and the ConfigMap that servers behind Services read to know whom
- * to believe.
+ * clients find all of them in one list; the ConfigMap that servers behind Services read to know whom to
+ * believe; and the role that lets who may view, edit or administer a namespace read metrics.
  *
  * Those of built-in groups are made at the start (label "onstart"): a user may delete or change them
  * until the next start. Those of custom resources follow the definitions all the time ("true"). One that
@@ -126,9 +126,36 @@ static int publish_authentication(struct th_aggr *a, struct th_err *err)
     return th_client_create(c, TH_GVR_CONFIGMAPS, "kube-system", o, NULL, err);
 }
 
+/* ---- the role for metrics ---- */
+
+/* The one that a metrics server brings along; view, edit and admin gather it by its labels. */
+static int publish_metrics_reader(struct th_aggr *a, struct th_err *err)
+{
+    const struct th_gvr roles = {"rbac.authorization.k8s.io", "v1", "clusterroles"};
+    TH_AUTO(th_json) struct th_json *o = th_json_build(
+        "{'apiVersion':'rbac.authorization.k8s.io/v1','kind':'ClusterRole','metadata':{"
+        "'name':'system:aggregated-metrics-reader','labels':{"
+        "'rbac.authorization.k8s.io/aggregate-to-admin':'true',"
+        "'rbac.authorization.k8s.io/aggregate-to-edit':'true',"
+        "'rbac.authorization.k8s.io/aggregate-to-view':'true'}},'rules':[{"
+        "'apiGroups':['metrics.k8s.io'],'resources':['pods','nodes'],'verbs':['get','list','watch']}]}");
+    TH_AUTO_ERR struct th_err local = TH_ERR_INIT;
+    int r = th_client_create(a->api->client, roles, NULL, o, NULL, &local);
+    if (r == -TH_R_ALREADY_EXISTS) {
+        return 0;
+    }
+    if (r < 0 && err) {
+        th_err_move(err, &local);
+    }
+    return r;
+}
+
 int th_aggr_bootstrap(struct th_aggr *a, struct th_err *err)
 {
     TH_TRY(register_built_in(a, err));
+    if (a->metrics_api) {
+        TH_TRY(publish_metrics_reader(a, err));
+    }
     TH_TRY(publish_authentication(a, err));
     if (!a->keeper) {
         a->keeper = th_aggr_keeper_new(a);
