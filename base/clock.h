@@ -29,7 +29,8 @@ struct th_clock_watch {
 void th_clock_watch_add(struct th_clock_watch *w);
 void th_clock_watch_del(struct th_clock_watch *w);
 /* pthread_cond_wait until th_mono_ms() may have reached the deadline (INT64_MAX: none). May wake
- * early; on a simulated clock the caller's watch must broadcast cond. */
+ * early; on a simulated clock the caller's watch must broadcast cond. cond is made without
+ * attributes: its clock does not matter here. */
 void th_clock_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, int64_t deadline_mono_ms);
 
 #define TH_TIME_LEN 40

@@ -13,9 +13,8 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "controlplane/api/customs.h"
+#include "controlplane/api/rounds.h"
 #include "controlplane/resources/crd.h"
-
-#include <pthread.h>
 
 #define PREFIX "apiextensions.k8s.io/customresourcedefinitions/"
 #define FIRST_WAIT_MS 50
@@ -27,20 +26,9 @@ struct th_custom_keeper {
     struct th_store *store;
     struct th_client *client;
     struct th_watch *watch;
-    pthread_t thread;
-    pthread_mutex_t lock; /* guards the two below */
-    pthread_cond_t cond;
-    bool woken, stop;
+    int64_t wait_ms; /* before the next try */
+    struct th_rounds rounds;
 };
-
-static void on_wake(void *arg)
-{
-    struct th_custom_keeper *k = arg;
-    (void)pthread_mutex_lock(&k->lock);
-    k->woken = true;
-    (void)pthread_cond_signal(&k->cond);
-    (void)pthread_mutex_unlock(&k->lock);
-}
 
 /* ---- Deleting instances ---- */
 
@@ -164,52 +152,13 @@ static bool look(struct th_custom_keeper *k)
 
 /* ---- The thread ---- */
 
-static void drain(struct th_custom_keeper *k)
-{
-    struct th_event *e;
-    bool cut = false;
-    while (k->watch && (e = th_watch_next(k->watch, &cut))) {
-        th_event_unref(e);
-    }
-    if (cut) {
-        th_watch_close(k->watch);
-        k->watch = NULL;
-    }
-    if (!k->watch && th_watch_open(k->store, PREFIX, th_store_rv(k->store), on_wake, k, &k->watch,
-                                   NULL) < 0) {
-        k->watch = NULL;
-    }
-}
-
-static void *run(void *arg)
+static int64_t round_of(void *arg, bool woken)
 {
     struct th_custom_keeper *k = arg;
-    int64_t wait_ms = FIRST_WAIT_MS;
-    for (;;) {
-        drain(k);
-        bool again = look(k);
-        (void)pthread_mutex_lock(&k->lock);
-        struct timespec until;
-        (void)clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_sec += wait_ms / 1000;
-        until.tv_nsec += wait_ms % 1000 * 1000000;
-        until.tv_sec += until.tv_nsec / 1000000000;
-        until.tv_nsec %= 1000000000;
-        int r = 0;
-        while (!k->woken && !k->stop && r == 0) {
-            r = again ? pthread_cond_timedwait(&k->cond, &k->lock, &until)
-                      : pthread_cond_wait(&k->cond, &k->lock);
-        }
-        wait_ms = !again || k->woken ? FIRST_WAIT_MS
-                  : wait_ms * 2 > LONGEST_WAIT_MS ? LONGEST_WAIT_MS
-                                                  : wait_ms * 2;
-        k->woken = false;
-        bool stop = k->stop;
-        (void)pthread_mutex_unlock(&k->lock);
-        if (stop) {
-            return NULL;
-        }
-    }
+    int64_t longer = k->wait_ms * 2 > LONGEST_WAIT_MS ? LONGEST_WAIT_MS : k->wait_ms * 2;
+    k->wait_ms = woken ? FIRST_WAIT_MS : longer;
+    th_rounds_follow(&k->rounds, k->store, PREFIX, &k->watch);
+    return look(k) ? th_mono_real_ms() + k->wait_ms : INT64_MAX;
 }
 
 struct th_custom_keeper *th_custom_keeper_new(struct th_store *store, struct th_client *client)
@@ -217,14 +166,7 @@ struct th_custom_keeper *th_custom_keeper_new(struct th_store *store, struct th_
     struct th_custom_keeper *k = TH_NEW(struct th_custom_keeper);
     k->store = store;
     k->client = client;
-    pthread_condattr_t attr;
-    (void)pthread_condattr_init(&attr);
-    (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    (void)pthread_mutex_init(&k->lock, NULL);
-    (void)pthread_cond_init(&k->cond, &attr);
-    (void)pthread_condattr_destroy(&attr);
-    int r = pthread_create(&k->thread, NULL, run, k);
-    TH_ASSERT(r == 0);
+    th_rounds_start(&k->rounds, round_of, k);
     return k;
 }
 
@@ -233,15 +175,6 @@ void th_custom_keeper_free(struct th_custom_keeper *k)
     if (!k) {
         return;
     }
-    (void)pthread_mutex_lock(&k->lock);
-    k->stop = true;
-    (void)pthread_cond_signal(&k->cond);
-    (void)pthread_mutex_unlock(&k->lock);
-    (void)pthread_join(k->thread, NULL);
-    if (k->watch) {
-        th_watch_close(k->watch);
-    }
-    (void)pthread_cond_destroy(&k->cond);
-    (void)pthread_mutex_destroy(&k->lock);
+    th_rounds_stop(&k->rounds, &k->watch, 1);
     free(k);
 }

@@ -99,12 +99,8 @@ struct th_event_expiry *th_event_expiry_new(struct th_store *store, int64_t ttl_
     struct th_event_expiry *x = TH_NEW(struct th_event_expiry);
     x->store = store;
     x->ttl_ms = ttl_ms;
-    pthread_condattr_t attr;
-    (void)pthread_condattr_init(&attr);
-    (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     (void)pthread_mutex_init(&x->lock, NULL);
-    (void)pthread_cond_init(&x->cond, &attr);
-    (void)pthread_condattr_destroy(&attr);
+    (void)pthread_cond_init(&x->cond, NULL);
     int r = pthread_create(&x->thread, NULL, run, x);
     TH_ASSERT(r == 0);
     return x;

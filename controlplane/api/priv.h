@@ -136,9 +136,13 @@ struct th_call {
 
 /* TH_R_TIMEOUT when the call took longer than its client or this server allows (api.c). */
 int th_call_in_time(const struct th_call *c, struct th_err *err) TH_MUST_USE;
-/* The set of custom resources for this call, taken on first use (api.c). */
+
+/* ---- served.c ---- */
+/* The set of custom resources for this call, taken on first use. */
 struct th_customs *th_call_customs(struct th_call *c);
 struct th_aggr_set *th_call_aggr(struct th_call *c); /* likewise, the APIServices */
+/* The row's group and version has no local APIService: it is not served. */
+bool th_call_hides(struct th_call *c, const struct th_resource *r);
 /* Some row that this call sees is of the group. */
 bool th_group_served(struct th_call *c, const char *group);
 /* Locks api->lock with the documents in api->cache made from this call's rows, or dropped. */

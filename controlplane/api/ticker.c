@@ -62,11 +62,7 @@ struct th_ticker *th_ticker_new(void)
 {
     struct th_ticker *t = TH_NEW(struct th_ticker);
     (void)pthread_mutex_init(&t->lock, NULL);
-    pthread_condattr_t attr;
-    (void)pthread_condattr_init(&attr);
-    (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    (void)pthread_cond_init(&t->cond, &attr);
-    (void)pthread_condattr_destroy(&attr);
+    (void)pthread_cond_init(&t->cond, NULL);
     t->list.prev = t->list.next = &t->list;
     t->next_ms = INT64_MAX;
     t->clock = (struct th_clock_watch){.fn = clock_moved, .arg = t};

@@ -413,11 +413,7 @@ struct th_recorder *th_recorder_new(struct th_client *c, const char *component, 
     th_hmap_init(&r->groups, group_free);
     th_hmap_init(&r->seen, written_free);
     pthread_mutex_init(&r->lock, NULL);
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&r->cond, &attr);
-    pthread_condattr_destroy(&attr);
+    pthread_cond_init(&r->cond, NULL);
     int e = pthread_create(&r->thread, NULL, run, r);
     TH_ASSERT(e == 0);
     r->clock_watch = (struct th_clock_watch){.fn = clock_moved, .arg = r};

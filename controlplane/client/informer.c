@@ -467,11 +467,7 @@ int th_informer_start(struct th_client *c, const struct th_informer_opts *o,
     i->objects = th_omap_new(entry_unref);
     i->owners = th_omap_new(NULL);
     pthread_mutex_init(&i->lock, NULL);
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&i->cond, &attr);
-    pthread_condattr_destroy(&attr);
+    pthread_cond_init(&i->cond, NULL);
     int e = pthread_create(&i->thread, NULL, run, i);
     if (e != 0) {
         informer_free(i);

@@ -8,22 +8,11 @@
  */
 #include "controlplane/resources/rules.h"
 #include "controlplane/schema/cel/cel_admission.h"
+#include "controlplane/schema/gotext.h"
 
 #define MAX_CONDITIONS 64
 #define MAX_ANNOTATIONS 20
 #define MAX_ANNOTATION_EXPR_B 5120
-
-static char *trimmed(const char *s)
-{
-    while (*s && strchr(" \t\r\n\v\f", *s)) {
-        s++;
-    }
-    size_t n = strlen(s);
-    while (n > 0 && strchr(" \t\r\n\v\f", s[n - 1])) {
-        n--;
-    }
-    return th_xstrndup(s, n);
-}
 
 static void check_expr(const struct th_view *v, const char *member, const char *expr,
                        const struct th_cel_env *env, enum th_cel_result want)
@@ -46,7 +35,7 @@ void th_check_match_conditions(const struct th_view *v, bool params)
     for (size_t i = 0; i < n && i < MAX_CONDITIONS; i++) {
         struct th_view c = th_view_item(v, "matchConditions", i);
         const char *name = th_view_str(&c, "name");
-        th_autofree char *expr = trimmed(th_view_str(&c, "expression"));
+        th_autofree char *expr = th_go_trim_space(th_view_str(&c, "expression"));
         if (!*expr) {
             th_bad_required(&c, "expression", "");
         } else {
@@ -225,8 +214,8 @@ static void check_variables(const struct th_view *v, struct th_cel_variables *va
     for (size_t i = 0; i < th_view_len(v, "variables"); i++) {
         struct th_view x = th_view_item(v, "variables", i);
         const char *name = th_view_str(&x, "name");
-        th_autofree char *short_name = trimmed(name);
-        th_autofree char *expr = trimmed(th_view_str(&x, "expression"));
+        th_autofree char *short_name = th_go_trim_space(name);
+        th_autofree char *expr = th_go_trim_space(th_view_str(&x, "expression"));
         if (!*short_name) {
             th_bad_required(&x, "name", "name is not specified");
         } else if (!is_identifier(name)) {
@@ -270,9 +259,9 @@ static void check_validation(const struct th_view *v, const struct th_cel_env *e
 {
     const char *expr = th_view_str(v, "expression"), *message = th_view_str(v, "message");
     const char *message_expr = th_view_str(v, "messageExpression");
-    th_autofree char *short_expr = trimmed(expr);
-    th_autofree char *short_message = trimmed(message);
-    th_autofree char *short_message_expr = trimmed(message_expr);
+    th_autofree char *short_expr = th_go_trim_space(expr);
+    th_autofree char *short_message = th_go_trim_space(message);
+    th_autofree char *short_message_expr = th_go_trim_space(message_expr);
     if (!*short_expr) {
         th_bad_required(v, "expression", "expression is not specified");
     } else {
@@ -308,7 +297,7 @@ static void check_annotation(const struct th_view *spec, size_t i, const char *p
     } else {
         th_bad_str(&v, "key", key, "requires metadata.name be non-empty");
     }
-    th_autofree char *expr = trimmed(th_view_str(&v, "valueExpression"));
+    th_autofree char *expr = th_go_trim_space(th_view_str(&v, "valueExpression"));
     if (!*expr) {
         th_bad_required(&v, "valueExpression", "valueExpression is not specified");
     } else if (strlen(expr) > MAX_ANNOTATION_EXPR_B) {
@@ -372,7 +361,7 @@ static void check_mutation(const struct th_view *v, const struct th_cel_env *env
         th_bad_required(v, own, why);
     } else {
         struct th_view o = th_view_at(v, own);
-        th_autofree char *expr = trimmed(th_view_str(&o, "expression"));
+        th_autofree char *expr = th_go_trim_space(th_view_str(&o, "expression"));
         if (!*expr) {
             th_bad_required(&o, "expression", "");
         } else {

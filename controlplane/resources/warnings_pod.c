@@ -463,46 +463,50 @@ static void host_ip(const struct th_req_ctx *c, const struct th_view *p)
     }
 }
 
+/* Where a port stands in its pod. */
+struct port_at {
+    struct th_view port;
+    size_t list, box, port_i;
+};
+
 #define PORTS_MAX 1000 /* of a pod: comparing each with each stays cheap */
 
-static void ports(const struct th_req_ctx *c, const struct th_view *v)
+static void each_port(const struct th_req_ctx *c, const struct th_view *v,
+                      void (*fn)(const struct th_req_ctx *c, const struct th_view *v,
+                                 const struct port_at *p))
 {
     size_t seen = 0;
     for (size_t l = 0; l < TH_ARRAY_LEN(container_lists); l++) {
         for (size_t b = 0; b < th_view_len(v, container_lists[l]); b++) {
             struct th_view box = th_view_item(v, container_lists[l], b);
             for (size_t k = 0; k < th_view_len(&box, "ports") && seen++ < PORTS_MAX; k++) {
-                struct th_view p = th_view_item(&box, "ports", k);
-                host_ip(c, &p);
-                each_port_before(c, v, &p, l, b, k, same_port);
+                const struct port_at at = {th_view_item(&box, "ports", k), l, b, k};
+                fn(c, v, &at);
             }
         }
     }
 }
 
-static void port_names(const struct th_req_ctx *c, const struct th_view *v)
+static void port_itself(const struct th_req_ctx *c, const struct th_view *v,
+                        const struct port_at *p)
 {
-    size_t seen = 0;
-    for (size_t l = 0; l < TH_ARRAY_LEN(container_lists); l++) {
-        for (size_t b = 0; b < th_view_len(v, container_lists[l]); b++) {
-            struct th_view box = th_view_item(v, container_lists[l], b);
-            for (size_t k = 0; k < th_view_len(&box, "ports") && seen++ < PORTS_MAX; k++) {
-                struct th_view p = th_view_item(&box, "ports", k);
-                struct th_view other_box, other_port;
-                const char *name = th_view_str(&p, "name");
-                const struct th_view *first =
-                    *name ? first_named(v, name, &other_box, &other_port) : NULL;
-                if (!first || first->obj == p.obj) {
-                    continue;
-                }
-                th_autofree char *path = th_view_path(first, NULL);
-                th_warn_at(c, &p, NULL,
-                           "duplicate port name \"%s\" with %s, services and probes that select "
-                           "ports by name will use %s",
-                           name, path, path);
-            }
-        }
+    host_ip(c, &p->port);
+    each_port_before(c, v, &p->port, p->list, p->box, p->port_i, same_port);
+}
+
+static void port_name(const struct th_req_ctx *c, const struct th_view *v, const struct port_at *p)
+{
+    struct th_view other_box, other_port;
+    const char *name = th_view_str(&p->port, "name");
+    const struct th_view *first = *name ? first_named(v, name, &other_box, &other_port) : NULL;
+    if (!first || first->obj == p->port.obj) {
+        return;
     }
+    th_autofree char *path = th_view_path(first, NULL);
+    th_warn_at(c, &p->port, NULL,
+               "duplicate port name \"%s\" with %s, services and probes that select ports by name "
+               "will use %s",
+               name, path, path);
 }
 
 /* ---- the rest of the pod ---- */
@@ -548,8 +552,8 @@ void th_warn_pod_like(const struct th_req_ctx *c, const struct th_view *v, bool 
             container(c, v, &box, is_template);
         }
     }
-    ports(c, v);
-    port_names(c, v);
+    each_port(c, v, port_itself);
+    each_port(c, v, port_name);
     if (th_view_int(v, "spec.terminationGracePeriodSeconds", 0) < 0) {
         th_warn_at(c, v, "spec.terminationGracePeriodSeconds",
                    "must be >= 0; negative values are invalid and will be treated as 1");

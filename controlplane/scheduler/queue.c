@@ -48,12 +48,8 @@ static void clock_moved(void *arg)
 struct th_schedq *th_schedq_new(void)
 {
     struct th_schedq *q = TH_NEW(struct th_schedq);
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_mutex_init(&q->lock, NULL);
-    pthread_cond_init(&q->cond, &attr);
-    pthread_condattr_destroy(&attr);
+    pthread_cond_init(&q->cond, NULL);
     th_hmap_init(&q->pods, free);
     q->watch = (struct th_clock_watch){.fn = clock_moved, .arg = q};
     th_clock_watch_add(&q->watch);

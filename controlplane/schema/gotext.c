@@ -502,3 +502,14 @@ char *th_go_print(const struct th_json *o)
     print(o, &b);
     return th_xstrdup(th_buf_cstr(&b));
 }
+
+char *th_go_trim_space(const char *s)
+{
+    static const char white[] = " \t\r\n\v\f";
+    s += strspn(s, white);
+    size_t n = strlen(s);
+    while (n > 0 && strchr(white, s[n - 1])) {
+        n--;
+    }
+    return th_xstrndup(s, n);
+}

@@ -23,6 +23,8 @@ int th_go_base64_decode(const char *s, size_t n, struct th_buf *b, struct th_err
 /* time.ParseDuration and Duration.String, in nanoseconds. */
 int th_go_duration_parse(const char *s, int64_t *ret_ns, struct th_err *err) TH_MUST_USE;
 char *th_go_duration_format(int64_t ns, char *buf);
+/* strings.TrimSpace, of ASCII's white space. Caller frees. */
+char *th_go_trim_space(const char *s);
 /* fmt's %v of what JSON becomes in Go: map[a:1 b:[x y]], keys sorted. Caller frees. */
 char *th_go_print(const struct th_json *o);
 #endif

@@ -50,11 +50,7 @@ static void init_locks(struct th_store *s)
     pthread_rwlock_init(&s->lock, &attr);
     pthread_rwlockattr_destroy(&attr);
     pthread_mutex_init(&s->q.lock, NULL);
-    pthread_condattr_t cattr;
-    pthread_condattr_init(&cattr);
-    pthread_condattr_setclock(&cattr, CLOCK_MONOTONIC);
-    pthread_cond_init(&s->q.cond, &cattr);
-    pthread_condattr_destroy(&cattr);
+    pthread_cond_init(&s->q.cond, NULL);
     pthread_cond_init(&s->q.space, NULL);
     s->q.last = &s->q.first;
     th_hub_init(&s->hub);

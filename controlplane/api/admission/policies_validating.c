@@ -8,6 +8,8 @@
  */
 #include "controlplane/api/admission/policies.h"
 
+#include "controlplane/schema/gotext.h"
+
 #define MAX_MESSAGE_B 5120
 #define MAX_ANNOTATION_B 10240
 
@@ -48,18 +50,6 @@ static void config_error(struct pass *p, const struct th_policy *policy,
     }
 }
 
-static char *trimmed(const char *s)
-{
-    while (*s && strchr(" \t\r\n\v\f", *s)) {
-        s++;
-    }
-    size_t n = strlen(s);
-    while (n > 0 && strchr(" \t\r\n\v\f", s[n - 1])) {
-        n--;
-    }
-    return th_xstrndup(s, n);
-}
-
 /* What a validation that is false says; the caller frees. */
 static char *message_of(const struct th_validation *v, struct th_cel_scope *s)
 {
@@ -68,16 +58,16 @@ static char *message_of(const struct th_validation *v, struct th_cel_scope *s)
     if (v->message_prog && th_cel_admission_eval(s->session, v->message_prog, v->message_expr,
                                                  &s->budget, &out, &text, NULL, NULL) >= 0 &&
         text) {
-        th_autofree char *t = trimmed(text);
+        th_autofree char *t = th_go_trim_space(text);
         if (*t && strlen(t) <= MAX_MESSAGE_B && !strchr(t, '\n')) {
             return th_steal(&t);
         }
     }
-    th_autofree char *own = trimmed(v->message);
+    th_autofree char *own = th_go_trim_space(v->message);
     if (*own) {
         return th_steal(&own);
     }
-    th_autofree char *expr = trimmed(v->expr);
+    th_autofree char *expr = th_go_trim_space(v->expr);
     return th_xasprintf("failed expression: %s", expr);
 }
 
@@ -161,7 +151,7 @@ static void annotate(struct pass *p, const struct th_policy *policy, const struc
         }
         return;
     }
-    th_autofree char *t = trimmed(text ? text : "");
+    th_autofree char *t = th_go_trim_space(text ? text : "");
     if (*t) {
         keep_annotation(p, n->key, t);
     }

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/rand.h"
 #include "controlplane/api/aggregate/register.h"
+#include "controlplane/api/rounds.h"
 
 #define CRDS_PREFIX "apiextensions.k8s.io/customresourcedefinitions/"
 #define SERVICES_PREFIX "core/services/"
@@ -31,20 +32,8 @@ struct th_aggr_keeper {
     struct th_aggr *a;
     struct th_watch *watches[4];
     struct th_hmap servers; /* by name */
-    pthread_t thread;
-    pthread_mutex_t lock; /* guards the two below */
-    pthread_cond_t cond;
-    bool woken, stop;
+    struct th_rounds rounds;
 };
-
-static void on_wake(void *arg)
-{
-    struct th_aggr_keeper *k = arg;
-    (void)pthread_mutex_lock(&k->lock);
-    k->woken = true;
-    (void)pthread_cond_signal(&k->cond);
-    (void)pthread_mutex_unlock(&k->lock);
-}
 
 /* ---- the condition ---- */
 
@@ -259,36 +248,20 @@ static int64_t look(struct th_aggr_keeper *k)
     return next;
 }
 
-static void drain(struct th_aggr_keeper *k, struct th_watch **watch, const char *prefix)
-{
-    struct th_event *e;
-    bool cut = false;
-    while (*watch && (e = th_watch_next(*watch, &cut))) {
-        th_event_unref(e);
-    }
-    if (cut) {
-        th_watch_close(*watch);
-        *watch = NULL;
-    }
-    struct th_store *store = k->a->api->store;
-    if (!*watch && th_watch_open(store, prefix, th_store_rv(store), on_wake, k, watch, NULL) < 0) {
-        *watch = NULL;
-    }
-}
-
 /* Services and endpoints change all the time: they are watched only while somebody depends on them. */
-static void drain_all(struct th_aggr_keeper *k)
+static void follow_all(struct th_aggr_keeper *k)
 {
     static const char *const prefixes[] = {TH_APISERVICES_PREFIX, CRDS_PREFIX, SERVICES_PREFIX,
                                            SLICES_PREFIX};
-    drain(k, &k->watches[0], prefixes[0]);
-    drain(k, &k->watches[1], prefixes[1]);
+    struct th_store *store = k->a->api->store;
+    th_rounds_follow(&k->rounds, store, prefixes[0], &k->watches[0]);
+    th_rounds_follow(&k->rounds, store, prefixes[1], &k->watches[1]);
     struct th_aggr_set *set = th_aggr_get(k->a);
     bool remote = set && set->any_remote;
     th_aggr_unref(set);
     for (size_t i = 2; i < TH_ARRAY_LEN(prefixes); i++) {
         if (remote) {
-            drain(k, &k->watches[i], prefixes[i]);
+            th_rounds_follow(&k->rounds, store, prefixes[i], &k->watches[i]);
         } else if (k->watches[i]) {
             th_watch_close(k->watches[i]);
             k->watches[i] = NULL;
@@ -296,32 +269,13 @@ static void drain_all(struct th_aggr_keeper *k)
     }
 }
 
-static void *run(void *arg)
+static int64_t round_of(void *arg, bool woken)
 {
+    (void)woken;
     struct th_aggr_keeper *k = arg;
-    for (;;) {
-        th_store_settle(k->a->api->store);
-        drain_all(k);
-        int64_t next = look(k);
-        (void)pthread_mutex_lock(&k->lock);
-        if (next < INT64_MAX) {
-            struct timespec until = {.tv_sec = next / 1000, .tv_nsec = next % 1000 * 1000000};
-            int r = 0;
-            while (!k->woken && !k->stop && r == 0) {
-                r = pthread_cond_timedwait(&k->cond, &k->lock, &until);
-            }
-        } else {
-            while (!k->woken && !k->stop) {
-                (void)pthread_cond_wait(&k->cond, &k->lock);
-            }
-        }
-        k->woken = false;
-        bool stop = k->stop;
-        (void)pthread_mutex_unlock(&k->lock);
-        if (stop) {
-            return NULL;
-        }
-    }
+    th_store_settle(k->a->api->store);
+    follow_all(k);
+    return look(k);
 }
 
 struct th_aggr_keeper *th_aggr_keeper_new(struct th_aggr *a)
@@ -329,14 +283,7 @@ struct th_aggr_keeper *th_aggr_keeper_new(struct th_aggr *a)
     struct th_aggr_keeper *k = TH_NEW(struct th_aggr_keeper);
     k->a = a;
     th_hmap_init(&k->servers, free);
-    pthread_condattr_t attr;
-    (void)pthread_condattr_init(&attr);
-    (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    (void)pthread_mutex_init(&k->lock, NULL);
-    (void)pthread_cond_init(&k->cond, &attr);
-    (void)pthread_condattr_destroy(&attr);
-    int r = pthread_create(&k->thread, NULL, run, k);
-    TH_ASSERT(r == 0);
+    th_rounds_start(&k->rounds, round_of, k);
     return k;
 }
 
@@ -345,18 +292,7 @@ void th_aggr_keeper_free(struct th_aggr_keeper *k)
     if (!k) {
         return;
     }
-    (void)pthread_mutex_lock(&k->lock);
-    k->stop = true;
-    (void)pthread_cond_signal(&k->cond);
-    (void)pthread_mutex_unlock(&k->lock);
-    (void)pthread_join(k->thread, NULL);
-    for (size_t i = 0; i < TH_ARRAY_LEN(k->watches); i++) {
-        if (k->watches[i]) {
-            th_watch_close(k->watches[i]);
-        }
-    }
+    th_rounds_stop(&k->rounds, k->watches, TH_ARRAY_LEN(k->watches));
     th_hmap_done(&k->servers);
-    (void)pthread_cond_destroy(&k->cond);
-    (void)pthread_mutex_destroy(&k->lock);
     free(k);
 }

@@ -19,16 +19,6 @@
 
 #define MAX_MESSAGE_B 5120
 
-static char *trimmed(const char *s)
-{
-    s += strspn(s, " \t\r\n\v\f");
-    size_t n = strlen(s);
-    while (n && strchr(" \t\r\n\v\f", s[n - 1])) {
-        n--;
-    }
-    return th_xstrndup(s, n);
-}
-
 static char *text_of(const struct th_json *o, const char *name)
 {
     const char *s = th_json_str(th_json_get(o, name));
@@ -117,7 +107,7 @@ static char *field_path(const struct th_structural *s, const char *p, const char
 
 static void compile_rule(struct th_cel_rule *r, const struct th_structural *s, bool resource)
 {
-    th_autofree char *text = trimmed(r->rule);
+    th_autofree char *text = th_go_trim_space(r->rule);
     if (!*text) {
         return;
     }
@@ -196,10 +186,10 @@ static bool check_texts(const struct th_structural *s, const struct th_cel_rule 
     static const char *const reasons[] = {"FieldValueDuplicate", "FieldValueForbidden",
                                           "FieldValueInvalid", "FieldValueRequired", NULL};
     size_t before = err->n_causes;
-    th_autofree char *rule = trimmed(r->rule);
-    th_autofree char *message = trimmed(r->message);
-    th_autofree char *expr = trimmed(r->message_expr);
-    th_autofree char *at_path = trimmed(r->field_path);
+    th_autofree char *rule = th_go_trim_space(r->rule);
+    th_autofree char *message = th_go_trim_space(r->message);
+    th_autofree char *expr = th_go_trim_space(r->message_expr);
+    th_autofree char *at_path = th_go_trim_space(r->field_path);
     th_autofree char *rule_at = th_field_child(path, "rule");
     th_autofree char *message_at = th_field_child(path, "message");
     th_autofree char *expr_at = th_field_child(path, "messageExpression");
@@ -336,7 +326,7 @@ static void fault(struct run *r, const char *path, const char *type, const char 
 /* What a rule is called in messages: its message, or itself. */
 static char *rule_name(const struct th_cel_rule *rule)
 {
-    return trimmed(*rule->message ? rule->message : rule->rule);
+    return th_go_trim_space(*rule->message ? rule->message : rule->rule);
 }
 
 /* The text of messageExpression; NULL when there is none or it fails (the message serves then). */
@@ -354,7 +344,7 @@ static char *eval_message(struct run *r, const struct th_cel_rule *rule,
         return NULL;
     }
     *r->budget -= (int64_t)cost;
-    char *t = trimmed(text);
+    char *t = th_go_trim_space(text);
     if (!*t || has_newline(t) || strlen(t) > MAX_MESSAGE_B) {
         free(t);
         return NULL;

@@ -53,45 +53,20 @@ CEL_FN_DEF(cel_fn_authz_resource)
     return *s ? part(CEL_RESOURCE_CHECK, z) : cel_error(e, "resource must not be empty");
 }
 
-CEL_FN_DEF(cel_fn_authz_sub)
-{
-    const char *s;
-    struct cel_authz *z = next_part(e, args, &s);
-    z->q.sub = s;
-    return part(CEL_RESOURCE_CHECK, z);
-}
-
-CEL_FN_DEF(cel_fn_authz_ns)
-{
-    const char *s;
-    struct cel_authz *z = next_part(e, args, &s);
-    z->q.ns = s;
-    return part(CEL_RESOURCE_CHECK, z);
-}
-
-CEL_FN_DEF(cel_fn_authz_name)
-{
-    const char *s;
-    struct cel_authz *z = next_part(e, args, &s);
-    z->q.name = s;
-    return part(CEL_RESOURCE_CHECK, z);
-}
-
-CEL_FN_DEF(cel_fn_authz_fields)
-{
-    const char *s;
-    struct cel_authz *z = next_part(e, args, &s);
-    z->q.fields = s;
-    return part(CEL_RESOURCE_CHECK, z);
-}
-
-CEL_FN_DEF(cel_fn_authz_labels)
-{
-    const char *s;
-    struct cel_authz *z = next_part(e, args, &s);
-    z->q.labels = s;
-    return part(CEL_RESOURCE_CHECK, z);
-}
+/* The steps that only say one thing more of the resource. */
+#define RESOURCE_STEP(name, member)                                                                \
+    CEL_FN_DEF(name)                                                                               \
+    {                                                                                              \
+        const char *s;                                                                             \
+        struct cel_authz *z = next_part(e, args, &s);                                              \
+        z->q.member = s;                                                                           \
+        return part(CEL_RESOURCE_CHECK, z);                                                        \
+    }
+RESOURCE_STEP(cel_fn_authz_sub, sub)
+RESOURCE_STEP(cel_fn_authz_ns, ns)
+RESOURCE_STEP(cel_fn_authz_name, name)
+RESOURCE_STEP(cel_fn_authz_fields, fields)
+RESOURCE_STEP(cel_fn_authz_labels, labels)
 
 CEL_FN_DEF(cel_fn_authz_check)
 {

@@ -499,6 +499,20 @@ static struct cel_node *list_literal(struct parser *s)
     return n;
 }
 
+/* ": value" behind a key, or behind the name of a field (key NULL). */
+static bool entry_value(struct parser *s, struct args *a, struct cel_node *key, bool opt)
+{
+    struct cel_node *v = expect(s, ":") ? expr(s) : NULL;
+    if (!v) {
+        return false;
+    }
+    if (key) {
+        args_add(a, key, opt);
+    }
+    args_add(a, v, opt);
+    return true;
+}
+
 static struct cel_node *map_literal(struct parser *s)
 {
     struct cel_node *n = node(s, N_MAP, pos_of(s));
@@ -510,15 +524,9 @@ static struct cel_node *map_literal(struct parser *s)
             next(s);
         }
         struct cel_node *k = expr(s);
-        if (!k || !expect(s, ":")) {
+        if (!k || !entry_value(s, &a, k, opt)) {
             return NULL;
         }
-        struct cel_node *v = expr(s);
-        if (!v) {
-            return NULL;
-        }
-        args_add(&a, k, opt);
-        args_add(&a, v, opt);
         if (!is_op(s, ",")) {
             break;
         }
@@ -653,14 +661,9 @@ static struct cel_node *message_literal(struct parser *s, struct cel_node *type,
         }
         th_strv_take(&fields, th_xstrndup(s->start, s->len));
         next(s);
-        if (!expect(s, ":")) {
+        if (!entry_value(s, &a, NULL, opt)) {
             return NULL;
         }
-        struct cel_node *v = expr(s);
-        if (!v) {
-            return NULL;
-        }
-        args_add(&a, v, opt);
         if (!is_op(s, ",")) {
             break;
         }
@@ -669,16 +672,10 @@ static struct cel_node *message_literal(struct parser *s, struct cel_node *type,
     if (!expect(s, "}")) {
         return NULL;
     }
-    n->args = cel_alloc(&s->prog->a, (a.n + 1) * sizeof(struct cel_node *));
+    set_elements(s, n, &a);
     n->fields = cel_alloc(&s->prog->a, (a.n + 1) * sizeof(char *));
-    n->optional = a.any_optional ? cel_alloc(&s->prog->a, a.n) : NULL;
-    n->n_args = a.n;
     for (size_t i = 0; i < a.n; i++) {
-        n->args[i] = a.v[i];
         n->fields[i] = cel_strdup(&s->prog->a, fields.v[i], strlen(fields.v[i]));
-        if (n->optional) {
-            n->optional[i] = a.optional[i];
-        }
     }
     return n;
 }
