@@ -29,6 +29,9 @@ def logs(lab):
     same(lab.logs("log", "?tailLines=1&previous=true"), "late\n")
     lab.until_phase("twologs", "Succeeded")
     same(lab.logs("twologs", "?container=a"), "no newline")
+    node = "/api/v1/nodes/%s/proxy/logs/pods/" % lab.must("GET", "/api/v1/nodes")["items"][0]["metadata"]["name"]
+    folder = re.search(r'<a href="(default_twologs_[^/]*/)">', lab.must("GET", node, raw=True).decode()).group(1)
+    has(lab.must("GET", node + folder + "a/0.log", raw=True).decode(), " stdout P no newline")
     b = lab.logs("twologs", "?container=b")
     same((len(b), b[-5:]), (20005, "\nend\n"))
     same(lab.logs("twologs", "?container=b&limitBytes=10"), "x" * 10)

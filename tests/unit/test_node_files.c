@@ -4,6 +4,7 @@
 #include "vm/node/agent.h"
 #include "vm/node/logs.h"
 #include "vm/node/net/net_priv.h"
+#include "vm/node/server.h"
 #include "vm/node/ws.h"
 
 #include <setjmp.h>
@@ -213,6 +214,36 @@ static void a_file_is_its_users(void **state)
     assert_int_equal(st.st_mode & 0777, 0600);
 }
 
+static void log_files_are_listed_and_nothing_else_is_opened(void **state)
+{
+    (void)state;
+    th_autofree char *file = th_path_join(dir, "a&b #1.log");
+    th_autofree char *sub = th_path_join(dir, "pods");
+    th_autofree char *out = th_path_join(dir, "out");
+    th_autofree char *fifo = th_path_join(dir, "pods/fifo");
+    assert_true(th_io_write_file(file, "text", 4, 0644, NULL) >= 0);
+    assert_true(th_io_mkdir_p(sub, 0755, NULL) >= 0);
+    assert_int_equal(symlink("/etc/passwd", out), 0);
+    assert_int_equal(mkfifo(fifo, 0600), 0);
+    struct stat st;
+    th_autoclose int root = logfiles_open(dir, "/", &st, NULL);
+    assert_true(root >= 0 && S_ISDIR(st.st_mode));
+    th_autobuf struct th_buf b = TH_BUF_INIT;
+    assert_true(logfiles_list(root, &b, NULL) >= 0);
+    assert_string_equal(th_buf_cstr(&b),
+                        "<!doctype html>\n<meta name=\"viewport\" content=\"width=device-width\">\n<pre>\n"
+                        "<a href=\"a%26b%20%231.log\">a&amp;b #1.log</a>\n<a href=\"out\">out</a>\n"
+                        "<a href=\"pods/\">pods/</a>\n</pre>\n");
+    th_autoclose int one = logfiles_open(dir, "/a&b #1.log", &st, NULL);
+    assert_true(one >= 0 && S_ISREG(st.st_mode) && st.st_size == 4);
+    static const char *const none[] = {"/out", "/../x", "/pods/../../..", "/pods/fifo", "/nothing"};
+    for (size_t i = 0; i < TH_ARRAY_LEN(none); i++) {
+        TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
+        assert_int_equal(logfiles_open(dir, none[i], &st, &err), -TH_R_NOT_FOUND);
+        assert_string_equal(err.msg, "404 page not found\n");
+    }
+}
+
 static void addresses_are_kept_and_given_once(void **state)
 {
     (void)state;
@@ -294,6 +325,7 @@ int main(void)
         IN_DIR(a_volume_cannot_write_outside_itself),
         IN_DIR(a_token_is_its_users_alone),
         IN_DIR(a_file_is_its_users),
+        IN_DIR(log_files_are_listed_and_nothing_else_is_opened),
         IN_DIR(addresses_are_kept_and_given_once),
         cmocka_unit_test(websocket_messages_come_whole_and_pings_are_answered),
     };

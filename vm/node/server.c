@@ -5,6 +5,7 @@
  *
  *   GET  /healthz  /pods  /metrics  /metrics/resource  /stats/summary
  *   GET  /containerLogs/<ns>/<pod>/<container>
+ *   GET  /logs/...                 -> logfiles.c
  *   *    /exec, /attach, /portForward  -> upgraded connections (exec.c)
  *   *    /images/...                   -> images_http.c
  */
@@ -323,6 +324,9 @@ static enum MHD_Result route(struct req *r)
     }
     if (th_streq(first, "containerLogs") && get) {
         return logs_request(r);
+    }
+    if (th_streq(first, "logs") && get && th_startswith(r->url, "/logs")) {
+        return logfiles_request(r);
     }
     if (th_streq(first, "exec")) {
         return exec_request(r, false);

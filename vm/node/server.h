@@ -4,6 +4,7 @@
 #include "vm/node/agent.h"
 
 #include <microhttpd.h>
+#include <sys/stat.h>
 
 /* One request. Handlers answer through one of the reply functions. */
 struct req {
@@ -52,6 +53,12 @@ enum MHD_Result upgrade_reply(struct req *r, const struct upgrade *u, MHD_Upgrad
 /* ws_stream.c: the same as reply_stream, for a client that asks for a WebSocket */
 bool ws_wanted(struct req *r);
 enum MHD_Result ws_stream(struct req *r, reply_stream_fn *fn, void (*done)(void *), void *arg);
+
+/* logfiles.c: the node's log folder. Opens path inside root, folders and plain files only; the page of
+ * links to what is in an open folder. */
+enum MHD_Result logfiles_request(struct req *r);
+int logfiles_open(const char *root, const char *path, struct stat *ret_st, struct th_err *err);
+int logfiles_list(int fd, struct th_buf *b, struct th_err *err);
 
 /* exec.c: exec, attach; portforward.c */
 enum MHD_Result exec_request(struct req *r, bool attach);
