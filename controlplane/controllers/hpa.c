@@ -27,6 +27,7 @@ static const struct th_gvr gvr = {"autoscaling", "v2", "horizontalpodautoscalers
 struct state {
     pthread_mutex_t lock;    /* guards the map; a memory belongs to its key's reconcile */
     struct th_hmap memories; /* key -> struct th_hpa_memory */
+    struct th_hpa_selectors *selectors;
 };
 
 static void *state_new(struct th_ctrl *c)
@@ -35,6 +36,7 @@ static void *state_new(struct th_ctrl *c)
     struct state *s = TH_NEW(struct state);
     (void)pthread_mutex_init(&s->lock, NULL);
     th_hmap_init(&s->memories, th_hpa_memory_free);
+    s->selectors = th_hpa_selectors_new();
     return s;
 }
 
@@ -42,6 +44,7 @@ static void state_free(void *p)
 {
     struct state *s = p;
     th_hmap_done(&s->memories);
+    th_hpa_selectors_free(s->selectors);
     (void)pthread_mutex_destroy(&s->lock);
     free(s);
 }
@@ -410,6 +413,14 @@ static int compute(struct round *r, int64_t *ret_replicas, char **ret_title, str
                   "the HPA target's scale is missing a selector");
         return th_fail(err, TH_R_INVALID, "%s", why);
     }
+    const struct th_hpa_query q = {.c = r->c, .ns = r->ns, .selector = r->selector};
+    struct state *s = th_ctrl_state(r->c);
+    th_autofree char *shared = th_hpa_selectors_others(s->selectors, r->key, &q);
+    if (shared) {
+        warn(r, "AmbiguousSelector", shared);
+        condition(r, "ScalingActive", false, "AmbiguousSelector", shared);
+        return th_fail(err, TH_R_INVALID, "%s", shared);
+    }
     const struct th_json *specs = th_json_path(r->hpa, "spec.metrics");
     size_t n = th_json_len(specs), invalid = 0;
     int64_t best = -1;
@@ -571,6 +582,9 @@ static int reconcile(struct th_ctrl *c, const char *key, int64_t *ret_after_ms, 
 static void on_hpa(struct th_ctrl *c, const struct th_json *old, const struct th_json *now)
 {
     const struct th_json *o = now ? now : old;
+    struct state *s = th_ctrl_state(c);
+    th_autofree char *key = th_ctrl_key(o);
+    (now ? th_hpa_selectors_know : th_hpa_selectors_forget)(s->selectors, key);
     if (!old || !now || !th_json_equal(th_json_get(old, "spec"), th_json_get(now, "spec"))) {
         th_ctrl_enqueue_obj(c, o);
     }

@@ -59,6 +59,16 @@ int64_t th_hpa_by_share(const struct th_hpa_query *q, int64_t *usage, int64_t ta
 /* Pods that the selector names, whatever their state. */
 void th_hpa_pods(const struct th_hpa_query *q, struct th_pods *ret);
 
+/* ---- Who reads which pods (hpa_selectors.c); any thread, keys are "ns/name" ---- */
+struct th_hpa_selectors;
+struct th_hpa_selectors *th_hpa_selectors_new(void);
+void th_hpa_selectors_free(struct th_hpa_selectors *s);
+void th_hpa_selectors_know(struct th_hpa_selectors *s, const char *key);
+void th_hpa_selectors_forget(struct th_hpa_selectors *s, const char *key);
+/* Keeps the query's selector as the autoscaler's; why it may not scale (the caller's) when others read
+ * its pods too, else NULL. */
+char *th_hpa_selectors_others(struct th_hpa_selectors *s, const char *key, const struct th_hpa_query *q);
+
 /* ---- Speed (hpa_behavior.c) ---- */
 struct th_hpa_mark {
     int64_t at_ms, value;

@@ -96,6 +96,10 @@ class Autoscaling(Scene, unittest.TestCase):
             "scaleTargetRef": target, "minReplicas": low, "maxReplicas": high, "metrics": metrics}, **spec)})
         self.addCleanup(self.c.api, "DELETE", HPAS + "/" + name)
 
+    def drop(self, *names):
+        for name in names:
+            self.assertEqual(self.c.api("DELETE", HPAS + "/" + name)[0], 200)
+
     def cond(self, name, kind, text="", timeout=60):
         def look():
             o = self.get(HPAS + "/" + name)
@@ -191,11 +195,17 @@ class Autoscaling(Scene, unittest.TestCase):
         self.assertEqual((s, reason), ("False", "FailedGetResourceMetric"))
         self.assertIn("the HPA was unable to compute the replica count: failed to get cpu utilization: missing request for cpu in "
                       "container busy of Pod bare-", text)
+        self.hpa("twin", self.cpu(50), target={"apiVersion": "apps/v1", "kind": "Deployment", "name": "bare"})
+        why = "pods by selector app=bare are controlled by multiple HPAs: [{bare default} {twin default}]"
+        self.assertEqual(self.cond("twin", "ScalingActive", "multiple"), ("False", "AmbiguousSelector", why))
+        self.wait("told", lambda: ("Warning", "AmbiguousSelector", why) in self.events("twin"))
+        self.drop("twin", "bare")
         self.hpa("custom", [{"type": "Pods", "pods": {"metric": {"name": "qps"}, "target": {
             "type": "AverageValue", "averageValue": "1"}}}], target={"apiVersion": "apps/v1", "kind": "Deployment", "name": "bare"})
         self.assertEqual(self.cond("custom", "ScalingActive")[1:], (
             "FailedGetPodsMetric", "the HPA was unable to compute the replica count: unable to get metric qps: unable to fetch "
             "metrics from custom metrics API: no custom metrics API (custom.metrics.k8s.io) registered"))
+        self.drop("custom")
         self.hpa("external", [{"type": "External", "external": {"metric": {"name": "queue"}, "target": {
             "type": "Value", "value": "1"}}}], target={"apiVersion": "apps/v1", "kind": "Deployment", "name": "bare"})
         self.assertEqual(self.cond("external", "ScalingActive")[1:], (

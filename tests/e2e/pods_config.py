@@ -208,9 +208,9 @@ def security(lab):
     user = status_of(p)["user"]["linux"]
     same((user["uid"], user["gid"], sorted(user["supplementalGroups"])), (1000, 3000, [1500, 2000, 3000, 4000]))
     out = lab.sh("user", "id -u; id -g; id -G; touch /x 2>&1; touch /v/f && stat -c '%u %g' /v/f; stat -c '%g %a' /v; "
-                 "cat /s/k; echo; grep -E 'CapEff|CapBnd|NoNewPrivs|Seccomp:' /proc/self/status; "
+                 "stat -Lc '%u %g %a' /var/run/secrets/kubernetes.io/serviceaccount/token; cat /s/k; echo; grep -E 'CapEff|CapBnd|NoNewPrivs|Seccomp:' /proc/self/status; "
                  "unshare -r true 2>&1; cat /proc/sys/net/ipv4/ip_unprivileged_port_start")
-    for part in ("1000\n3000\n", "4000", "2000", "Read-only file system", "1000 2000\n", "2000 2777", "v\n",
+    for part in ("1000\n3000\n", "4000", "2000", "Read-only file system", "1000 2000\n", "2000 2777", "1000 2000 640\n", "v\n",
                  "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2",
                  "Operation not permitted", "\n0\n"):
         has(out, part)
