@@ -22,6 +22,29 @@ def kubectl_path():
     return out.stdout.strip()
 
 
+def own_address():
+    """An address of this machine that is not loopback, or None."""
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        s.connect(("192.0.2.1", 9))  # sends nothing: asks the routing table
+        ip = s.getsockname()[0]
+        return None if ip.startswith("127.") else ip
+    except OSError:
+        return None
+    finally:
+        s.close()
+
+
+def openssl(*args):
+    subprocess.run(["openssl", *args], check=True, capture_output=True)
+
+
+def self_signed(key, crt, name, *more):
+    """A key and a certificate that signs itself, in two files; more: further words of `openssl req`."""
+    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=" + name,
+            "-days", "2", *more, "-keyout", key, "-out", crt)
+
+
 class UnixHTTP(http.client.HTTPConnection):
     def __init__(self, path):
         super().__init__("localhost", timeout=30)

@@ -4,8 +4,9 @@ import http.server
 import json
 import os
 import ssl
-import subprocess
 import threading
+
+from cluster import self_signed
 
 
 class HookServer:
@@ -48,10 +49,8 @@ class HookServer:
 
         crt, key = directory + "/hook.crt", directory + "/hook.key"
         if not os.path.exists(crt):
-            subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-                            "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext",
-                            "subjectAltName=DNS:localhost,IP:127.0.0.1,DNS:hook.default.svc",
-                            "-keyout", key, "-out", crt], check=True, capture_output=True)
+            self_signed(key, crt, "localhost", "-addext",
+                        "subjectAltName=DNS:localhost,IP:127.0.0.1,DNS:hook.default.svc")
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(crt, key)
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)

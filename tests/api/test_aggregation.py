@@ -6,13 +6,11 @@ import http.client
 import http.server
 import json
 import ssl
-import subprocess
 import threading
 import unittest
 
-from cluster import Cluster
+from cluster import Cluster, openssl, own_address, self_signed
 from kubelet import Scene
-from test_proxy import own_address
 
 APIS = "/apis/apiregistration.k8s.io/v1/apiservices"
 RESOURCES = {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "shop.example.com/v1alpha1", "resources": [
@@ -77,10 +75,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer
 
 
-def openssl(*args, **kw):
-    subprocess.run(["openssl", *args], check=True, capture_output=True, **kw)
-
-
 class Aggregation(Scene, unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -89,8 +83,7 @@ class Aggregation(Scene, unittest.TestCase):
             raise unittest.SkipTest("this machine has no address but loopback")
         cls.c = Cluster("memory", ["--disable-admission", "ServiceAccount"])
         d = cls.c.dir
-        openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=ca",
-                "-days", "2", "-keyout", d + "/ca.key", "-out", d + "/ca.crt")
+        self_signed(d + "/ca.key", d + "/ca.crt", "ca")
         openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=x", "-keyout",
                 d + "/s.key", "-out", d + "/s.csr")
         with open(d + "/ext", "w") as f:

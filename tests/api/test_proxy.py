@@ -5,27 +5,14 @@ API server refuses to proxy to."""
 import http.server
 import socket
 import ssl
-import subprocess
 import threading
 import unittest
 
-from cluster import Cluster, FakeNode
+from cluster import Cluster, FakeNode, own_address, self_signed
 
 PAGE = (b"<!doctype html><html><head><link rel=x href='/style.css'><script src=/a.js>if (a<b) { x = '<a href=\"/no\">'; }"
         b"</script></head><!-- <a href=\"/no\"> --><body>1 < 2 <a title=\"a > b\" HREF=\"/abs/?q=1#f\">a</a>"
         b"<a href=\"rel\">r</a><a href=\"http://elsewhere/x\">e</a><img src=\"//%s/pic\" alt=\"/alt\"></body></html>")
-
-
-def own_address():
-    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    try:
-        s.connect(("192.0.2.1", 9))  # sends nothing: asks the routing table
-        ip = s.getsockname()[0]
-        return None if ip.startswith("127.") else ip
-    except OSError:
-        return None
-    finally:
-        s.close()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -80,9 +67,7 @@ class Proxies(unittest.TestCase):
         cls.c = Cluster("memory", ["--disable-admission", "ServiceAccount"])
         cls.node = FakeNode(cls.c.dir + "/node.sock")
         pem = cls.c.dir + "/pod.pem"
-        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-                        "-subj", "/CN=pod", "-days", "2", "-keyout", pem, "-out", pem + ".crt"],
-                       check=True, capture_output=True)
+        self_signed(pem, pem + ".crt", "pod")
         with open(pem, "a") as f, open(pem + ".crt") as crt:
             f.write(crt.read())
         cls.web, cls.tls = serve(cls.ip), serve(cls.ip, pem)

@@ -262,7 +262,7 @@ extern const struct cel_fn cel_functions[];
 extern const size_t cel_functions_n;
 bool cel_fn_is_member(const struct cel_fn *f);
 
-/* ---- Types (check.c) ---- */
+/* ---- Types (types.c) ---- */
 struct cel_type {
     enum {
         T_DYN,
@@ -290,6 +290,7 @@ struct cel_type {
 void cel_print_type(const struct cel_type *t, bool go, struct th_buf *b);
 /* Whether it is Object, list(JSONPatch), ...: what a message type's name says. */
 bool cel_type_is_message(const struct cel_type *t, const char *name);
+/* check.c */
 int cel_check(struct th_cel_prog *p, const struct th_cel_var_type *vars, size_t n_vars,
               const struct cel_type **ret);
 /* eval.c, for macros with functions of their own */
