@@ -43,6 +43,7 @@
 #define TH_LIMIT_SPDY_HEADERS_B (64u << 10) /* of a stream, compressed and not */
 #define TH_LIMIT_FORWARDS 1024 /* connections at once in one port-forward */
 #define TH_LIMIT_DEVICES 4096 /* of the node, given to a privileged container */
+#define TH_LIMIT_NODE_FAULT_B 50000 /* what a node says against showing a log, as upstream */
 #define TH_LIMIT_PROBE_BODY_B (10u << 10) /* of an answer to a probe, as the kubelet */
 #define TH_LIMIT_CONFIG_FILE_B (8u << 20) /* kubeconfig, profile state */
 #define TH_LIMIT_HOST_PORTS 4096       /* forwards that a cluster may ask the host for */

@@ -86,7 +86,7 @@ struct th_hreq { /* one request */
     /* stream */
     struct th_relay_stream *stream;
     struct th_html *html;     /* its answer is a page whose links are rewritten */
-    struct th_buf page;       /* rewritten, not yet sent */
+    struct th_buf page;       /* rewritten, not yet sent; or why a node refuses */
     bool page_end;
 };
 

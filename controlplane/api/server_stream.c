@@ -12,6 +12,7 @@
  */
 #include "controlplane/api/server_priv.h"
 
+#include "base/limits.h"
 #include "controlplane/api/streams/rewrite.h"
 
 #include <strings.h>
@@ -197,6 +198,36 @@ static enum MHD_Result stream_failed(struct th_hreq *h, struct th_err *err)
     return th_hreq_send(h);
 }
 
+/* A node that does not show a log says why in plain text: all of it, up to a limit, becomes a Status. */
+static enum MHD_Result stream_refused(struct th_hreq *h)
+{
+    char raw[4096];
+    while (h->page.n < TH_LIMIT_NODE_FAULT_B) {
+        if (!th_hreq_wanted(h)) {
+            return MHD_NO;
+        }
+        ssize_t n = th_relay_read(h->stream, raw, sizeof(raw));
+        if (n < 0) {
+            break;
+        }
+        if (n > 0) {
+            th_buf_add(&h->page, raw, (size_t)n);
+        } else if (th_hreq_sleep(h)) {
+            return MHD_YES;
+        }
+    }
+    TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
+    th_stream_log_fault(h->resp.stream->log_of, th_relay_status(h->stream),
+                        th_buf_cstr(&h->page), &err);
+    return th_hreq_send_error(h, &err);
+}
+
+static bool is_refused(const struct th_hreq *h)
+{
+    int status = th_relay_status(h->stream);
+    return h->resp.stream->log_of && status != 101 && (status < 200 || status > 206);
+}
+
 enum MHD_Result th_hreq_stream_reply(struct th_hreq *h)
 {
     for (;;) {
@@ -209,7 +240,7 @@ enum MHD_Result th_hreq_stream_reply(struct th_hreq *h)
             return stream_failed(h, &err);
         }
         if (r > 0) {
-            return stream_answer(h);
+            return is_refused(h) ? stream_refused(h) : stream_answer(h);
         }
         if (th_hreq_sleep(h)) {
             return MHD_YES;

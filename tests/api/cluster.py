@@ -191,6 +191,10 @@ class FakeNode:
                 if not data:
                     break
                 c.sendall(data)
+        elif "fault=" in line[1]:
+            said = b"because " * (1 if "short" in line[1] else 10000)
+            c.sendall(b"HTTP/1.1 %s Fault\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n" %
+                      (line[1].split("fault=")[1][:3].encode(), len(said)) + said)
         elif line[1].startswith("/big"):
             c.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
             for _ in range(512):

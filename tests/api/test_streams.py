@@ -50,6 +50,18 @@ class Streams(unittest.TestCase):
         self.assertEqual((s, out), (200, b"GET /containerLogs/default/one/c?tailLines=5&timestamps=true 0"))
         self.assertEqual(self.c.http("GET", "/api/v1/namespaces/default/pods/unscheduled/log")[2], b"")
 
+    def test_a_nodes_fault_about_a_log_is_a_status(self):
+        p = "/api/v1/namespaces/default/pods/one/log?fault="
+        gone = "the server could not find the requested resource ( pods/log one)"
+        busy = "the server is currently unable to handle the request ( pods/log one)"
+        for code, reason, message in ((400, "BadRequest", "because "), (404, "NotFound", gone), (503, "ServiceUnavailable", busy),
+                                      (500, "InternalError", "Internal error occurred: because ")):
+            s, o = self.c.api("GET", p + "%d,short" % code)
+            self.assertEqual((s, o["kind"], o["code"], o["reason"], o["message"]), (code, "Status", code, reason, message))
+        self.assertEqual(self.c.api("GET", p + "500,short")[1]["details"], {"causes": [{"message": "because "}]})
+        s, o = self.c.api("GET", p + "400")  # much of it
+        self.assertTrue(50000 <= len(o["message"]) < 60000 and o["message"].startswith("because because"), len(o["message"]))
+
     def test_containers_are_named_as_upstream_asks(self):
         p = "/api/v1/namespaces/default/pods/"
         s, o = self.c.api("GET", p + "two/log")

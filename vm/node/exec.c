@@ -191,6 +191,9 @@ static int start_attach(struct session *s, struct th_err *err)
         if (fd >= 0) {
             close(fd);
         }
+        if (e == ENOENT || e == ECONNREFUSED) { /* it ended before its status said so */
+            return th_fail(err, TH_R_NOT_FOUND, "container not found (\"%s\")", s->ctr);
+        }
         return th_fail_errno(err, e, TH_R_IO, "connecting to %s", path);
     }
     s->in_fd = s->out_fd = fd;
@@ -214,6 +217,11 @@ static void resize(struct session *s, const char *p, size_t n)
         th_autoclose int fd = open(ctl, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
         char line[64];
         int len = snprintf(line, sizeof(line), "1 %d %d\n", w.ws_row, w.ws_col);
+        /* conmon takes only the first of the lines that it reads at once: wait for the one before */
+        int unread = 0;
+        for (int i = 0; fd >= 0 && i < 50 && ioctl(fd, FIONREAD, &unread) == 0 && unread > 0; i++) {
+            th_sleep_ms(1);
+        }
         if (fd >= 0) {
             (void)!write(fd, line, (size_t)len);
         }

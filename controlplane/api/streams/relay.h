@@ -20,12 +20,17 @@ struct th_stream_target {
     char *host;            /* Host header; NULL: the client's */
     char *prefix;          /* the path that stands for the peer's "/" (rewrite.c); NULL: as it is */
     bool plain_errors;     /* failures are text and not a Status */
+    char *log_of;          /* the pod whose log it is: what the peer says against it becomes a Status */
     bool tls;
     char *tls_name, *ca_pem; /* as struct th_tls_peer */
     bool insecure;
     const char *cert_pem, *key_pem; /* borrowed */
     struct th_strv headers; /* further ones; they replace the client's of these names */
 };
+
+/* The Status that stands for what a node said (`status`, its text) instead of showing the pod's log;
+ * upstream's words for each code. Sets err. */
+void th_stream_log_fault(const char *pod, int status, const char *said, struct th_err *err);
 
 struct th_relay_stream;
 typedef void th_relay_wake_fn(void *arg);

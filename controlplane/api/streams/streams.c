@@ -21,6 +21,7 @@ void th_stream_target_free(struct th_stream_target *t)
         free(t->who);
         free(t->host);
         free(t->prefix);
+        free(t->log_of);
         free(t->tls_name);
         free(t->ca_pem);
         th_strv_done(&t->headers);
@@ -133,8 +134,39 @@ static int pod_stream(struct th_call *c, struct th_err *err)
     th_buf_puts(&b, raw_query(c));
     struct th_stream_target *t = to_node(c, node);
     t->path = th_buf_steal(&b, NULL);
+    t->log_of = log ? th_xstrdup(c->route.name) : NULL;
     c->resp->stream = t;
     return 0;
+}
+
+void th_stream_log_fault(const char *pod, int status, const char *said, struct th_err *err)
+{
+    if (status == 400) {
+        (void)th_fail(err, TH_R_BAD_REQUEST, "%s", said);
+        return;
+    }
+    if (status == 500) {
+        (void)th_fail(err, TH_R_INTERNAL, "Internal error occurred: %s", said);
+        th_err_add_cause(err, NULL, NULL, "%s", said);
+        return;
+    }
+    enum th_reason reason = th_reason_from_status(NULL, status);
+    if (status == 404) {
+        (void)th_fail(err, TH_R_NOT_FOUND,
+                      "the server could not find the requested resource ( pods/log %s)", pod);
+    } else if (status == 503) {
+        (void)th_fail(err, TH_R_UNAVAILABLE,
+                      "the server is currently unable to handle the request ( pods/log %s)", pod);
+    } else if (status > 500) {
+        (void)th_fail(err, reason,
+                      "an error on the server (\"%s\") has prevented the request from succeeding "
+                      "( pods/log %s)", said, pod);
+    } else {
+        (void)th_fail(err, reason, "the server responded with the status code %d but did not return "
+                      "more information ( pods/log %s)", status, pod);
+    }
+    err->http_code = status;
+    th_err_set_object(err, NULL, "pods/log", pod);
 }
 
 /* ---- proxies ---- */
