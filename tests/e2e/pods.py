@@ -222,8 +222,9 @@ def http(path, **kw):
 
 def probes(lab):
     box = {"command": ["box", "serve"], "ports": [{"name": "web", "containerPort": 8080}]}
-    lab.pod("p-http", containers=[dict(box, readinessProbe=http("/healthz", port="web", failureThreshold=1),
-                                       livenessProbe=http("/moved", periodSeconds=1))])
+    lab.pod("p-http", containers=[dict(box, readinessProbe=http("/healthz", port="web", failureThreshold=1))])
+    lab.pod("p-moved", containers=[dict(box, livenessProbe=http("/moved", failureThreshold=2),
+                                        lifecycle={"postStart": {"exec": {"command": ["touch", "/tmp/sick"]}}})])
     lab.pod("p-away", containers=[dict(box, readinessProbe=http("/away"))])
     lab.pod("p-https", containers=[dict(box, readinessProbe=http("/x?y=1", port=8443, get={
         "scheme": "HTTPS", "httpHeaders": [{"name": "X-Test", "value": "a b"}, {"name": "Host", "value": "h.example"}]}))])
@@ -254,7 +255,7 @@ def probes(lab):
     same(condition(p, "Ready")["message"], "containers with unready status: [main]")
     same(lab.until_event("p-http", "Unhealthy", "Readiness")[2],
          "Readiness probe failed: HTTP probe failed with statuscode: 500")
-    lab.until_event("p-http", "Killing", "failed liveness probe")  # what /moved leads to counts
+    lab.until_event("p-moved", "Killing", "failed liveness probe")  # what /moved leads to counts
     lab.until_ready("p-away")
     has(lab.until_event("p-away", "ProbeWarning")[2], "Readiness probe warning: Probe terminated redirects, "
         'Response body: <a href="http://elsewhere.example/">Found</a>.')
