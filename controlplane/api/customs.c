@@ -13,6 +13,7 @@
 #include "controlplane/api/customs.h"
 
 #include "base/log.h"
+#include "controlplane/api/rounds.h"
 
 #include <pthread.h>
 
@@ -25,11 +26,6 @@ struct th_custom_registry {
     struct th_watch *watch;
     struct th_customs *now;
 };
-
-static void on_wake(void *arg)
-{
-    (void)arg; /* we look when we are asked */
-}
 
 struct th_custom_registry *th_custom_registry_new(struct th_store *store, struct th_hook_pool *hooks)
 {
@@ -117,35 +113,10 @@ static void rebuild(struct th_custom_registry *r)
     r->now = c;
 }
 
-/* True when the watch has seen a change (or must be opened anew). */
-static bool drain(struct th_custom_registry *r)
-{
-    bool changed = false, cut = false;
-    if (!r->watch) {
-        TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
-        if (th_watch_open(r->store, PREFIX, th_store_rv(r->store), on_wake, NULL, &r->watch,
-                          &err) < 0) {
-            th_warn("api", "definitions cannot be watched", "error=%s", th_log_q(err.msg));
-        }
-        return true;
-    }
-    struct th_event *e;
-    while ((e = th_watch_next(r->watch, &cut))) {
-        changed = true;
-        th_event_unref(e);
-    }
-    if (cut) {
-        th_watch_close(r->watch);
-        r->watch = NULL;
-        return drain(r);
-    }
-    return changed;
-}
-
 struct th_customs *th_customs_get(struct th_custom_registry *r)
 {
     (void)pthread_mutex_lock(&r->lock);
-    if (drain(r) || !r->now) {
+    if (th_bell_rang(r->store, PREFIX, NULL, NULL, &r->watch) || !r->now) {
         rebuild(r);
     }
     struct th_customs *c = th_customs_ref(r->now);

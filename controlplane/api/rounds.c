@@ -1,8 +1,8 @@
-/* Rounds: the thread of those who keep something true.
+/* Bells and rounds, for those who keep something true or a copy of something.
  *
- * A keeper does not follow events one by one: whatever happens, it looks at the present state of what
- * it keeps and does what is missing. So a watch serves as a bell only, its events are thrown away, and
- * many of them that come during one round make one more round. A round that could not do everything
+ * They do not follow events one by one: whatever happens, they look at the present state of what they
+ * keep and do what is missing. So a watch serves as a bell only, its events are thrown away, and many
+ * of them that come during one round make one more round. A round that could not do everything
  * says when to try again; a wake comes before that.
  *
  * Time here is the machine's, also under a simulated clock: what is waited for are others (servers,
@@ -11,6 +11,36 @@
 #include "controlplane/api/rounds.h"
 
 #include "base/clock.h"
+#include "base/log.h"
+
+static void no_wake(void *arg)
+{
+    (void)arg; /* we look when we are asked */
+}
+
+bool th_bell_rang(struct th_store *s, const char *prefix, th_watch_wake_fn *wake, void *arg,
+                  struct th_watch **bell)
+{
+    bool rang = !*bell, cut = false;
+    struct th_event *e;
+    while (*bell && (e = th_watch_next(*bell, &cut))) {
+        rang = true;
+        th_event_unref(e);
+    }
+    if (cut) {
+        th_watch_close(*bell);
+        *bell = NULL;
+        rang = true;
+    }
+    TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
+    wake = wake ? wake : no_wake;
+    if (!*bell && th_watch_open(s, prefix, th_store_rv(s), wake, arg, bell, &err) < 0) {
+        *bell = NULL;
+        th_warn("api", "objects cannot be watched", "prefix=%s error=%s", prefix,
+                th_log_q(err.msg));
+    }
+    return rang;
+}
 
 static void wait_for_next(struct th_rounds *r, int64_t due_ms)
 {
@@ -78,16 +108,5 @@ void th_rounds_stop(struct th_rounds *r, struct th_watch **watches, size_t n)
 void th_rounds_follow(struct th_rounds *r, struct th_store *s, const char *prefix,
                       struct th_watch **watch)
 {
-    struct th_event *e;
-    bool cut = false;
-    while (*watch && (e = th_watch_next(*watch, &cut))) {
-        th_event_unref(e);
-    }
-    if (cut) {
-        th_watch_close(*watch);
-        *watch = NULL;
-    }
-    if (!*watch && th_watch_open(s, prefix, th_store_rv(s), th_rounds_wake, r, watch, NULL) < 0) {
-        *watch = NULL;
-    }
+    (void)th_bell_rang(s, prefix, th_rounds_wake, r, watch);
 }

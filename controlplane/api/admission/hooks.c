@@ -12,6 +12,7 @@
 #include "controlplane/api/admission/policies.h"
 
 #include "base/log.h"
+#include "controlplane/api/rounds.h"
 
 #define PREFIX "admissionregistration.k8s.io/"
 
@@ -264,40 +265,10 @@ static void rebuild(struct th_hooks *h)
     h->known = true;
 }
 
-static void on_wake(void *arg)
-{
-    (void)arg; /* we look when we are asked */
-}
-
-/* True when the watch has seen a change (or must be opened anew). */
-static bool drain(struct th_hooks *h)
-{
-    bool changed = false, cut = false;
-    if (!h->watch) {
-        TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
-        if (th_watch_open(h->store, PREFIX, th_store_rv(h->store), on_wake, NULL, &h->watch, &err) < 0) {
-            th_warn("api", "admission configurations cannot be watched", "error=%s",
-                    th_log_q(err.msg));
-        }
-        return true;
-    }
-    struct th_event *e;
-    while ((e = th_watch_next(h->watch, &cut))) {
-        changed = true;
-        th_event_unref(e);
-    }
-    if (cut) {
-        th_watch_close(h->watch);
-        h->watch = NULL;
-        return drain(h);
-    }
-    return changed;
-}
-
 struct th_hookset *th_hooks_get(struct th_hooks *h)
 {
     (void)pthread_mutex_lock(&h->lock);
-    if (drain(h) || !h->known) {
+    if (th_bell_rang(h->store, PREFIX, NULL, NULL, &h->watch) || !h->known) {
         rebuild(h);
     }
     struct th_hookset *s = h->now && h->now->n_objs ? h->now : NULL;

@@ -11,11 +11,7 @@
 
 #include "base/encode.h"
 #include "base/log.h"
-
-static void on_wake(void *arg)
-{
-    (void)arg; /* we look when we are asked */
-}
+#include "controlplane/api/rounds.h"
 
 struct th_aggr *th_aggr_new(const struct th_aggr_opts *o)
 {
@@ -180,35 +176,10 @@ static void rebuild(struct th_aggr *a)
     a->now = s;
 }
 
-/* True when the watch has seen a change (or must be opened anew). */
-static bool drain(struct th_aggr *a)
-{
-    bool changed = false, cut = false;
-    if (!a->watch) {
-        TH_AUTO_ERR struct th_err err = TH_ERR_INIT;
-        if (th_watch_open(a->api->store, TH_APISERVICES_PREFIX, th_store_rv(a->api->store), on_wake,
-                          NULL, &a->watch, &err) < 0) {
-            th_warn("api", "APIServices cannot be watched", "error=%s", th_log_q(err.msg));
-        }
-        return true;
-    }
-    struct th_event *e;
-    while ((e = th_watch_next(a->watch, &cut))) {
-        changed = true;
-        th_event_unref(e);
-    }
-    if (cut) {
-        th_watch_close(a->watch);
-        a->watch = NULL;
-        return drain(a);
-    }
-    return changed;
-}
-
 struct th_aggr_set *th_aggr_get(struct th_aggr *a)
 {
     (void)pthread_mutex_lock(&a->lock);
-    if (drain(a) || !a->now) {
+    if (th_bell_rang(a->api->store, TH_APISERVICES_PREFIX, NULL, NULL, &a->watch) || !a->now) {
         rebuild(a);
     }
     struct th_aggr_set *s = a->now;
