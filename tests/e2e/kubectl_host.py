@@ -24,7 +24,7 @@ import time
 import urllib.error
 import urllib.request
 
-from lab import Lab, has, run_cases, same
+from lab import ROOT, Lab, has, run_cases, same
 from pods_streams import forwarded
 
 SLEEP = ["sh", "-c", "trap 'exit 0' TERM; while true; do sleep 0.2; done"]
@@ -389,7 +389,19 @@ def drained(lab):
     rolled_out(lab, "dr")
 
 
-CASES = [copies, commands, runs, logs, forwards, debugs, proxies, told, who, scales]
+def python_client(lab):
+    deployment(lab, "py", 1)
+    yield
+    pod = rolled_out(lab, "py")[0]
+    p = subprocess.run([ROOT + "/tests/api/python/run.sh", pod], capture_output=True, text=True, timeout=300,
+                       env=dict(lab.env, TH_SUITE=ROOT + "/tests/e2e/client_streams.py"))
+    if p.returncode == 77:
+        print(p.stdout)
+        return
+    same(p.returncode, 0, p.stdout + p.stderr)
+
+
+CASES = [python_client, copies, commands, runs, logs, forwards, debugs, proxies, told, who, scales]
 LAST = [drained]
 
 

@@ -16,6 +16,7 @@
 #include "vm/node/logs.h"
 
 #include <errno.h>
+#include <strings.h>
 
 /* A connection's pool. Above 32 KiB libmicrohttpd maps it, and AddressSanitizer takes a mapping that
  * falls on an ended thread's stack for that stack. */
@@ -35,7 +36,8 @@ const char *req_query(struct req *r, const char *name)
 bool req_query_bool(struct req *r, const char *name, bool def)
 {
     const char *v = req_query(r, name);
-    return v ? th_streq(v, "true") || th_streq(v, "1") : def;
+    /* the API's rule: clients write True, yes or nothing at all */
+    return v ? strcasecmp(v, "false") != 0 && !th_streq(v, "0") : def;
 }
 
 int64_t req_query_int(struct req *r, const char *name, int64_t def)

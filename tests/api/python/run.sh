@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs suite.py with Kubernetes' Python client, in a virtual environment under build/clients that is made
-# when requirements.txt changed. Ends with 77 (skipped) and the reason when it cannot be made.
+# Runs suite.py (or the program TH_SUITE) with Kubernetes' Python client, in a virtual environment under
+# build/clients that is made when requirements.txt changed. Ends with 77 (skipped) and the reason when it
+# cannot be made.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../../.." && pwd)
@@ -20,4 +21,4 @@ if [ ! -f "$env/complete" ]; then
         touch "$env/complete"
     fi
 fi
-PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$here/.. exec "$env/bin/python" "$here/suite.py" "$@"
+PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$here/.. exec "$env/bin/python" "${TH_SUITE:-$here/suite.py}" "$@"
