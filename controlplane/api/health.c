@@ -1,14 +1,10 @@
 /* /version, /healthz, /livez, /readyz, /metrics/slis, and the key documents of OpenID. */
 #include "controlplane/api/priv.h"
 
+#include "base/version.h"
 #include "controlplane/resources/token.h"
 
 #include <sys/utsname.h>
-
-/* The Kubernetes release whose API this is. */
-#define KUBE_MAJOR "1"
-#define KUBE_MINOR "36"
-#define KUBE_PATCH "2"
 
 static bool is_check(const char *path)
 {
@@ -31,8 +27,8 @@ static struct th_json *version_json(void)
         "{'major':%s,'minor':%s,'emulationMajor':%s,'emulationMinor':%s,"
         "'minCompatibilityMajor':%s,'minCompatibilityMinor':'35','gitVersion':%s,'gitCommit':'',"
         "'gitTreeState':'clean','buildDate':'','goVersion':'','compiler':'gcc'}",
-        KUBE_MAJOR, KUBE_MINOR, KUBE_MAJOR, KUBE_MINOR, KUBE_MAJOR,
-        "v" KUBE_MAJOR "." KUBE_MINOR "." KUBE_PATCH "+thimble-" TH_VERSION);
+        TH_KUBE_MAJOR, TH_KUBE_MINOR, TH_KUBE_MAJOR, TH_KUBE_MINOR, TH_KUBE_MAJOR,
+        TH_KUBE_VERSION "+thimble-" TH_VERSION);
     th_json_set(o, "platform", th_json_stringf("linux/%s", arch));
     return o;
 }

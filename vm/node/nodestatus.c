@@ -11,6 +11,7 @@
 #include "base/rand.h"
 #include "base/proc.h"
 #include "images/archive.h"
+#include "base/version.h"
 #include "vm/node/agent.h"
 #include "vm/node/node.h"
 
@@ -24,7 +25,6 @@
 #define REPORT_MS 300000
 #define EVICTION_MEMORY_B (100ll << 20)
 #define MAX_IMAGES 50
-#define NODE_VERSION "v1.36.0"
 
 static struct {
     pthread_t thread;
@@ -112,7 +112,7 @@ static struct th_json *node_info(struct agent *a)
     return th_json_build("{'machineID':%s,'systemUUID':%s,'bootID':%s,'kernelVersion':%s,'osImage':%s,"
                          "'containerRuntimeVersion':%s,'kubeletVersion':%s,'kubeProxyVersion':'',"
                          "'operatingSystem':'linux','architecture':%s}",
-                         machine, uuid, boot, u.release, os, rt, NODE_VERSION,
+                         machine, uuid, boot, u.release, os, rt, TH_KUBE_VERSION,
                          th_host_architecture());
 }
 
