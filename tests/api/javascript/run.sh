@@ -7,7 +7,7 @@ root=$(cd "$here/../../.." && pwd)
 skip() { echo "SKIP: $*"; exit 77; }
 
 command -v node >/dev/null && command -v npm >/dev/null || skip "node and npm are not there"
-[ "$(node -p 'process.versions.node.split(".")[0]')" -ge 18 ] || skip "node $(node -v) is older than 18"
+[ "$(node -p 'process.versions.node.split(".")[0]')" -ge 20 ] || skip "node $(node -v) is older than 20, which the client's packages ask for"
 wanted=$(sha256sum "$here/package.json" | cut -c1-12)
 dir=$root/build/clients/javascript-$wanted
 if [ ! -f "$dir/complete" ]; then
