@@ -12,7 +12,6 @@ import os
 import pty
 import re
 import select
-import shutil
 import socket
 import struct
 import subprocess
@@ -24,7 +23,7 @@ import time
 import urllib.error
 import urllib.request
 
-from lab import ROOT, Lab, has, run_cases, same
+from lab import ROOT, has, main, same
 from pods_streams import forwarded
 
 SLEEP = ["sh", "-c", "trap 'exit 0' TERM; while true; do sleep 0.2; done"]
@@ -407,37 +406,5 @@ CASES = [python_client, copies, commands, runs, logs, forwards, debugs, proxies,
 LAST = [drained]
 
 
-def main(argv):
-    names, options, thimble = [], [], None
-    it = iter(argv)
-    for a in it:
-        if a == "-k":
-            names.append(next(it))
-        elif thimble is None:
-            thimble = a
-        else:
-            options.append(a)
-    if "host" in options and os.geteuid() != 0:
-        print("SKIP: the host driver needs root")
-        return 77
-    if not shutil.which("busybox"):
-        print("SKIP: busybox is not installed")
-        return 77
-    lab = Lab(thimble, options, float(os.environ.get("TH_PATIENCE", "1")))
-    failed = 1
-    try:
-        t0 = time.monotonic()
-        lab.start()
-        lab.build_box()
-        print("cluster and image: %.1f s" % (time.monotonic() - t0), flush=True)
-        failed = sum(run_cases(lab, [c for c in cases if not names or c.__name__ in names]) for cases in (CASES, LAST))
-        print("%d cases failed, %.1f s" % (failed, time.monotonic() - t0), flush=True)
-    finally:
-        if failed:
-            print(lab.t("console", "-n", "60", check=False)[-4000:])
-        lab.close()
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], CASES, LAST))

@@ -314,3 +314,42 @@ def run_cases(lab, cases):
     for th in threads:
         th.join()
     return len(failed)
+
+
+def main(argv, *rounds):
+    """The command line of a test: THIMBLE [options of thimble start] [-k CASE]...; each round's cases run
+    when the last round's have ended. TH_KEEP leaves a cluster in which something failed."""
+    names, options, thimble = [], [], None
+    it = iter(argv)
+    for a in it:
+        if a == "-k":
+            names.append(next(it))
+        elif thimble is None:
+            thimble = a
+        else:
+            options.append(a)
+    if "host" in options and os.geteuid() != 0:
+        print("SKIP: the host driver needs root")
+        return 77
+    if not shutil.which("busybox"):
+        print("SKIP: busybox is not installed")
+        return 77
+    lab = Lab(thimble, options, float(os.environ.get("TH_PATIENCE", "1")))
+    failed = 1
+    try:
+        t0 = time.monotonic()
+        lab.start()
+        lab.build_box()
+        print("cluster and image: %.1f s" % (time.monotonic() - t0), flush=True)
+        rounds = [[c for c in cases if not names or c.__name__ in names] for cases in rounds]
+        failed = sum(run_cases(lab, cases) for cases in rounds)
+        print("%d of %d cases failed, %.1f s" % (failed, sum(map(len, rounds)), time.monotonic() - t0), flush=True)
+    finally:
+        if failed and os.environ.get("TH_KEEP"):
+            print("left running: export KUBECONFIG=%(KUBECONFIG)s XDG_DATA_HOME=%(XDG_DATA_HOME)s "
+                  "XDG_STATE_HOME=%(XDG_STATE_HOME)s" % lab.env, "profile", lab.profile)
+        else:
+            if failed:
+                print(lab.t("console", "-n", "80", check=False)[-6000:])
+            lab.close()
+    return 1 if failed else 0

@@ -7,8 +7,6 @@ may use changes while they run (pods_resize.py) and how clients reach into them 
 pods run offline images only. Needs root for the host driver, Go and busybox; says so and exits with 77
 without them. TH_KEEP=1 leaves the cluster after a failure and prints how to reach it; TH_PATIENCE
 multiplies all limits (a machine under TCG wants 5)."""
-import os
-import shutil
 import sys
 import time
 
@@ -16,7 +14,7 @@ import pods_config
 import pods_resize
 import pods_storage
 import pods_streams
-from lab import Failure, Lab, condition, has, run_cases, same, state_of, status_of
+from lab import Failure, condition, has, main, same, state_of, status_of
 
 SLEEP = ["sh", "-c", "trap 'exit 0' TERM; while true; do sleep 0.2; done"]
 STUBBORN = ["sh", "-c", "trap '' TERM; while true; do sleep 0.2; done"]
@@ -394,44 +392,5 @@ def eviction(lab):
 CASES = [plain, ends, crash_loop, start_errors, deadline, init_order, probes, hooks, oom, eviction]
 
 
-def main(argv):
-    names, options, thimble = [], [], None
-    it = iter(argv)
-    for a in it:
-        if a == "-k":
-            names.append(next(it))
-        elif thimble is None:
-            thimble = a
-        else:
-            options.append(a)
-    cases = CASES + pods_config.CASES + pods_storage.CASES + pods_resize.CASES + pods_streams.CASES
-    if names:
-        cases = [c for c in cases if c.__name__ in names]
-    if "host" in options and os.geteuid() != 0:
-        print("SKIP: the host driver needs root")
-        return 77
-    if not shutil.which("busybox"):
-        print("SKIP: busybox is not installed")
-        return 77
-    lab = Lab(thimble, options, float(os.environ.get("TH_PATIENCE", "1")))
-    failed = 1
-    try:
-        t0 = time.monotonic()
-        lab.start()
-        lab.build_box()
-        print("cluster and image: %.1f s" % (time.monotonic() - t0), flush=True)
-        failed = run_cases(lab, cases)
-        print("%d of %d cases failed, %.1f s" % (failed, len(cases), time.monotonic() - t0), flush=True)
-    finally:
-        if failed and os.environ.get("TH_KEEP"):
-            print("left running: export KUBECONFIG=%(KUBECONFIG)s XDG_DATA_HOME=%(XDG_DATA_HOME)s "
-                  "XDG_STATE_HOME=%(XDG_STATE_HOME)s" % lab.env, "profile", lab.profile)
-        else:
-            if failed:
-                print(lab.t("console", "-n", "80", check=False)[-6000:])
-            lab.close()
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], CASES + pods_config.CASES + pods_storage.CASES + pods_resize.CASES + pods_streams.CASES))
